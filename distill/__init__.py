@@ -1,0 +1,1 @@
+"""The training core: pure PyTorch; knows no web, queue, database or environment."""

@@ -1,0 +1,172 @@
+"""Whether weights are those of a network of the zoo, judged by the names and shapes of their tensors alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from distill.architectures.zoo import (
+    PLAIN,
+    Options,
+    PlainOptions,
+    Shape,
+    blueprint,
+    check,
+    feature_width,
+    names,
+    read_name,
+    state_shapes,
+)
+from distill.errors import InputError
+
+WRAPPERS = ("module.", "_orig_mod.")  # DataParallel and torch.compile
+NUM_REPORTED = 10
+UNKNOWN = 0  # a dimension that the weights should tell and do not
+MAX_WIDTH = 16  # what a spec may ask for: a hint beyond it would be of no use
+
+
+@dataclass(frozen=True)
+class TeacherFacts:
+    """What the weights of a network tell by their shapes."""
+
+    num_classes: int
+    in_channels: int
+    feature_width: int
+
+
+def clean_names(raw_names: Iterable[str]) -> dict[str, str]:
+    """Raw name -> name without the prefixes of DataParallel and torch.compile, however nested."""
+    cleaned = {}
+    for raw in raw_names:
+        clean = raw
+        while clean.startswith(WRAPPERS):
+            clean = clean.split(".", 1)[1]
+        cleaned[raw] = clean
+    return cleaned
+
+
+def match_state(name: str, shapes: Mapping[str, Shape], *, options: Options, param: str) -> TeacherFacts:
+    """What the state dict of these shapes is, if it is one of the network ``name``.
+
+    Batch norms' ``num_batches_tracked`` may be missing: old files lack it and nothing in evaluation reads it.
+    The stride of the stem leaves no trace in the weights and so is taken on trust.
+
+    Args:
+        shapes: tensor name, with or without the prefixes of wrappers -> its shape.
+        param: JSON pointer for the error.
+
+    Raises:
+        InputError: ``architecture_unknown``, or ``state_dict_mismatch`` with the first ten each of ``missing``,
+            ``unexpected`` and ``misshapen`` in its details (null stands for a dimension that may be any),
+            and with the networks that the weights do fit in ``did_you_mean``.
+    """
+    check(name, param=param)
+    state = _State.read(shapes)
+    differences = state.differences(name, options)
+    if not differences.any:
+        return TeacherFacts(state.num_classes, state.in_channels, feature_width(name, options=options))
+    fitting = [other for other in state.candidates() if not state.differences(other, PLAIN).any]
+    raise InputError(
+        "state_dict_mismatch",
+        f"The weights do not fit {name} (width {options.width:g}): "
+        f"tensors missing {len(differences.missing)}, unexpected {len(differences.unexpected)}, "
+        f"of another shape {len(differences.misshapen)}.",
+        hint=_mismatch_hint(name, state, fitting),
+        param=param,
+        details={
+            "missing": differences.missing[:NUM_REPORTED],
+            "unexpected": differences.unexpected[:NUM_REPORTED],
+            "misshapen": differences.misshapen[:NUM_REPORTED],
+        },
+        did_you_mean=fitting,
+    )
+
+
+def _mismatch_hint(name: str, state: _State, fitting: list[str]) -> str:
+    if fitting:
+        return f"These weights are those of {' or '.join(fitting)} with default options: ask for that"
+    width = state.fitting_width(name)
+    if width is not None:
+        return f'These weights are those of {name} with the option "width": {width}: ask for that'
+    return "Send the state_dict of the named network; names and shapes are those of the CRD benchmark"
+
+
+@dataclass(frozen=True)
+class _Differences:
+    missing: list[str]
+    unexpected: list[str]
+    misshapen: list[dict[str, Any]]
+
+    @property
+    def any(self) -> bool:
+        return bool(self.missing or self.unexpected or self.misshapen)
+
+
+@dataclass(frozen=True)
+class _State:
+    """Shapes under clean names, and what they tell; ``UNKNOWN`` where they do not."""
+
+    shapes: dict[str, Shape]
+    doubled: list[str]
+    """Raw names of tensors whose clean name was there before."""
+
+    @classmethod
+    def read(cls, raw_shapes: Mapping[str, Shape]) -> _State:
+        shapes: dict[str, Shape] = {}
+        doubled = []
+        for raw, clean in clean_names(raw_shapes).items():
+            if clean in shapes:
+                doubled.append(raw)
+            else:
+                shapes[clean] = tuple(raw_shapes[raw])
+        return cls(shapes, doubled)
+
+    def dimension(self, name: str, axis: int, *, rank: int) -> int:
+        shape = self.shapes.get(name, ())
+        return shape[axis] if len(shape) == rank else UNKNOWN
+
+    @property
+    def num_classes(self) -> int:
+        return self.dimension("fc.weight", 0, rank=2)
+
+    @property
+    def in_channels(self) -> int:
+        return self.dimension("conv1.weight", 1, rank=4)
+
+    def differences(self, name: str, options: Options) -> _Differences:
+        expected = state_shapes(name, options=options, num_classes=self.num_classes, in_channels=self.in_channels)
+        missing = [key for key in expected if key not in self.shapes]
+        return _Differences(
+            missing=[key for key in missing if not key.endswith(".num_batches_tracked")],
+            unexpected=[key for key in self.shapes if key not in expected] + self.doubled,
+            misshapen=[
+                {"name": key, "expected": [size or None for size in shape], "found": list(self.shapes[key])}
+                for key, shape in expected.items()
+                if key in self.shapes and not _fits(shape, self.shapes[key])
+            ],
+        )
+
+    def candidates(self) -> list[str]:
+        """The listed names, and the wide ResNet that the depth and the classifier's width would make."""
+        depth = 6 * sum(bool(re.fullmatch(r"block1\.layer\.\d+\.conv1\.weight", key)) for key in self.shapes) + 4
+        guess = f"wrn_{depth}_{self.dimension('fc.weight', 1, rank=2) // 64}"
+        return names() if guess in names() or read_name(guess) is None else [*names(), guess]
+
+    def fitting_width(self, name: str) -> float | None:
+        """The width option with which the network would fit, judged by its widest and its first layer."""
+        plan = blueprint(name, options=PLAIN)
+        ratios = (
+            self.dimension("fc.weight", 1, rank=2) / plan.widths[-1],
+            self.dimension("conv1.weight", 0, rank=4) / plan.stem,
+        )
+        widths = (round(ratio, 6) for ratio in ratios if 0 < ratio <= MAX_WIDTH)
+        return next((w for w in widths if not self.differences(name, PlainOptions(width=w)).any), None)
+
+
+def _fits(expected: Shape, found: Shape) -> bool:
+    """Whether the shapes are equal, where an unknown dimension may be any but empty."""
+    return len(expected) == len(found) and all(
+        have > 0 and want in (have, UNKNOWN) for want, have in zip(expected, found, strict=True)
+    )

@@ -1,0 +1,80 @@
+"""Checkpoints that survive a crash at any instant, and are known by their hash.
+
+A checkpoint is a folder ``step-000000000123`` with ``state.pt`` and ``manifest.json``. It is written
+under a temporary name, every file synced, then renamed: what has the final name is whole. A flipped bit
+loads silently from a torch file, so the manifest's SHA-256 is compared before anything is believed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill.files import sha256_of, sync
+
+_PREFIX = "step-"
+_TEMPORARY = ".tmp-"
+
+
+def save(folder: Path, state: dict[str, Any], *, step: int, keep: int = 2) -> Path:
+    """Write a state of tensors, numbers, strings and containers of them; keep it and the ``keep - 1`` before it.
+
+    Raises:
+        OSError: it cannot be written; the earlier checkpoints are untouched.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / f"{_PREFIX}{step:012d}"
+    for left in folder.glob(f"{_TEMPORARY}*"):  # by a crash; a folder has one writer
+        shutil.rmtree(left, ignore_errors=True)
+    temporary = folder / f"{_TEMPORARY}{os.getpid()}-{step}"
+    temporary.mkdir()
+    try:
+        try:
+            torch.save(state, temporary / "state.pt")
+        except RuntimeError as error:  # torch's writer reports a full disk so, without an errno
+            raise OSError(f"checkpoint not written: {error}") from error
+        sync(temporary / "state.pt")
+        manifest = {"sha256": sha256_of(temporary / "state.pt"), "step": step}
+        (temporary / "manifest.json").write_text(json.dumps(manifest))
+        sync(temporary / "manifest.json")
+        sync(temporary)
+        if final.exists():
+            shutil.rmtree(final)
+        temporary.rename(final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    sync(folder)
+    # What is newer was passed over when this run began; counted, it would push out the one just written.
+    newer = [path for path in _all(folder) if path > final]
+    older = [path for path in _all(folder) if path < final]
+    for path in newer + older[keep - 1 :]:
+        shutil.rmtree(path)
+    return final
+
+
+def load_latest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """The newest state whose bytes are the ones that were written, and why newer ones were passed over."""
+    refused: list[str] = []
+    for candidate in _all(folder):
+        try:
+            manifest = json.loads((candidate / "manifest.json").read_text())
+            if sha256_of(candidate / "state.pt") != manifest["sha256"]:
+                refused.append(f"{candidate.name}: its bytes have changed")
+                continue
+            state: dict[str, Any] = torch.load(candidate / "state.pt", map_location="cpu", weights_only=True)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
+            refused.append(f"{candidate.name}: {error}")
+            continue
+        return state, refused
+    return None, refused
+
+
+def _all(folder: Path) -> list[Path]:
+    """Newest first."""
+    return sorted(folder.glob(f"{_PREFIX}*"), reverse=True)

@@ -1,0 +1,1 @@
+"""Images: reading untrusted files, the packed form, batched augmentation."""

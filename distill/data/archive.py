@@ -1,0 +1,169 @@
+"""An uploaded zip, checked before anything in it is decompressed. Standard library only.
+
+Nothing is ever written under a name that the archive gives: members are read as streams.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, NoReturn, Self
+
+from distill.errors import InputError
+
+MAX_MEMBERS = 200_000
+MAX_TOTAL_BYTES = 4 * 2**30
+MAX_NAME_LENGTH = 1024
+_MAX_DIRECTORY_BYTES = 64 * 2**20
+_CHUNK_BYTES = 2**20
+_ENCRYPTED = 0x1 | 0x40 | 0x2000
+
+ACCEPTED = (
+    "Send an .npz with x_train, y_train, x_test and y_test, a zip of the four IDX files, "
+    "or a zip of class folders with JPEG, PNG, WebP or BMP images."
+)
+
+
+def shown(name: str) -> str:
+    """A name from an upload, fit for a message: printable and short."""
+    printable = "".join(c if c.isprintable() else "�" for c in name)
+    return printable if len(printable) <= 120 else f"{printable[:80]}...{printable[-30:]}"
+
+
+class Archive:
+    """A zip whose directory is sound: plain files of known size under harmless names.
+
+    Args:
+        path: the uploaded file, which starts like a zip.
+
+    Raises:
+        InputError: ``upload_corrupt`` when it is cut short or damaged, ``unsafe_file`` for links, encrypted
+            members, names that lead elsewhere or sizes beyond the limits, ``unsupported_format`` for
+            compression other than deflate.
+    """
+
+    files: dict[str, zipfile.ZipInfo]
+    """Every regular file by its name, with ``/`` between folders, in the order of the directory."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = _GuardedFile(io.FileIO(path))
+        try:
+            self._zip = _open(self._file)
+            self.files = _checked(self._zip.infolist(), path.stat().st_size)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._zip.close()
+        self._file.close()
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[IO[bytes]]:
+        """The member as a stream of at most the bytes that the directory promises.
+
+        Raises:
+            InputError: ``upload_corrupt``, also from reads inside the block.
+        """
+        try:
+            with self._zip.open(self.files[name]) as stream:
+                yield stream
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeError) as error:
+            raise InputError(
+                "upload_corrupt", f"{shown(name)} is damaged: {error}", hint="Make the archive again."
+            ) from error
+
+    def read(self, name: str) -> bytes:
+        """The whole member; piece by piece, so that one that lies about its size cannot fill the memory."""
+        with self.open(name) as stream:
+            data = b"".join(iter(lambda: stream.read(_CHUNK_BYTES), b""))
+            if len(data) != self.files[name].file_size:
+                raise EOFError(f"{len(data):,} of {self.files[name].file_size:,} bytes")
+            return data
+
+
+class _GuardedFile(io.BufferedReader):
+    """Stops ``zipfile`` from making an object for each of a million entries before we can count them."""
+
+    armed = True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.armed and size is not None and size > _MAX_DIRECTORY_BYTES:
+            raise InputError("unsafe_file", f"the archive's directory takes {size:,} bytes")
+        data = super().read(size)
+        if self.armed and data.count(b"PK\x01\x02") > MAX_MEMBERS:
+            raise InputError("unsafe_file", f"the archive has more than {MAX_MEMBERS:,} members")
+        return data
+
+
+def _open(file: _GuardedFile) -> zipfile.ZipFile:
+    try:
+        opened = zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, OSError) as error:
+        raise InputError(
+            "upload_corrupt",
+            f"the archive cannot be opened: {error}",
+            hint="It is cut short or damaged; compare its size with the original's and upload it again.",
+        ) from error
+    file.armed = False
+    return opened
+
+
+def _checked(members: list[zipfile.ZipInfo], archive_bytes: int) -> dict[str, zipfile.ZipInfo]:
+    files: dict[str, zipfile.ZipInfo] = {}
+    for info in members:
+        name = _safe_name(info)
+        _check_kind(info)
+        if info.is_dir() or name.endswith("/"):
+            continue
+        if name in files:
+            _refuse(f"{shown(name)} is in the archive twice")
+        if info.header_offset < 0 or info.header_offset + info.compress_size > archive_bytes:
+            raise InputError("upload_corrupt", f"{shown(name)} lies outside of the archive")
+        files[name] = info
+    _check_total(files, archive_bytes)
+    return files
+
+
+def _safe_name(info: zipfile.ZipInfo) -> str:
+    name = info.orig_filename.replace("\\", "/")
+    if "\0" in name or len(name) > MAX_NAME_LENGTH or not name:
+        _refuse(f"a member's name is not usable: {shown(name)}")
+    if name.startswith("/") or re.match(r"[A-Za-z]:", name) or ".." in name.split("/"):
+        _refuse(f"a member's name leads out of the archive: {shown(name)}")
+    return name
+
+
+def _check_kind(info: zipfile.ZipInfo) -> None:
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        _refuse(f"{shown(info.filename)} is a link or a device")
+    if info.flag_bits & _ENCRYPTED:
+        _refuse(f"{shown(info.filename)} is encrypted", hint="Make the archive without a password.")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise InputError(
+            "unsupported_format",
+            f"{shown(info.filename)} is compressed by method {info.compress_type}",
+            hint="Make the zip with the usual method, deflate.",
+        )
+
+
+def _check_total(files: dict[str, zipfile.ZipInfo], archive_bytes: int) -> None:
+    total = sum(info.file_size for info in files.values())
+    if total > MAX_TOTAL_BYTES:
+        _refuse(f"the archive unpacks to {total:,} bytes; the limit is {MAX_TOTAL_BYTES:,}")
+    if sum(info.compress_size for info in files.values()) > archive_bytes:
+        _refuse("members of the archive share the same bytes")
+
+
+def _refuse(message: str, *, hint: str = "") -> NoReturn:
+    raise InputError("unsafe_file", message, hint=hint)

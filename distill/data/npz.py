@@ -1,0 +1,92 @@
+"""The arrays of an .npz as a data set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.data.archive import Archive, shown
+from distill.data.npz_layout import ArrayHeader, NpzLayout, npz_layout
+from distill.data.raw import Images, Labels, RawDataset, Split, assemble
+from distill.errors import InputError
+
+_CHUNK = 1024
+
+
+def read_npz(archive: Archive, *, seed: int) -> RawDataset:
+    """Images and labels of both splits; float images in 0..1 become bytes.
+
+    Raises:
+        InputError: as :func:`distill.data.npz_layout.npz_layout`, and for values out of range.
+    """
+    layout = npz_layout(archive)
+    train = _split(archive, layout, layout.train)
+    test = _split(archive, layout, layout.test) if layout.test else None
+    classes = None
+    if layout.classes is not None:
+        classes = _names(archive, layout.classes)
+    unused = ", ".join(shown(key) for key in layout.unused[:10])
+    return assemble(
+        train,
+        test=test,
+        classes=classes,
+        seed=seed,
+        notes=[f"Nothing was made of the arrays {unused}."] if unused else [],
+    )
+
+
+def _split(archive: Archive, layout: NpzLayout, pair: tuple[ArrayHeader, ArrayHeader]) -> Split:
+    images, labels = pair
+    pixels = _bytes(_array(archive, images), images)
+    if pixels.ndim == 3:
+        pixels = pixels[:, None]
+    elif layout.channels_last:
+        pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+    return Split(images=np.ascontiguousarray(pixels), labels=_labels(_array(archive, labels), labels))
+
+
+def _array(archive: Archive, header: ArrayHeader) -> NDArray[Any]:
+    with archive.open(header.member) as stream:
+        try:
+            array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+        except ValueError as error:
+            raise InputError("upload_corrupt", f"{shown(header.key)} is damaged: {error}") from error
+        # The checksum is compared only once the end is reached.
+        stream.read(1)
+    return array
+
+
+def _names(archive: Archive, header: ArrayHeader) -> list[str]:
+    names = _array(archive, header)
+    if header.item_bytes:
+        codes = names.astype(names.dtype.newbyteorder("=")).view(np.uint32)
+        # numpy stores any 32 bits; Python fails in its own ways on what is no character.
+        if ((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes < 0xE000))).any():
+            raise InputError("dataset_unreadable", f"{shown(header.key)} holds what is no text")
+    return [str(name) for name in names]
+
+
+def _bytes(images: NDArray[Any], header: ArrayHeader) -> Images:
+    if images.dtype == np.uint8:
+        return images
+    low, high = float(images.min()), float(images.max())
+    if not (low >= 0 and high <= 1 + 1e-6):  # also when either is NaN
+        raise InputError(
+            "dataset_unreadable",
+            f"{shown(header.key)} {header.dtype} holds values from {low:g} to {high:g}",
+            hint="Give float images in 0..1, or uint8 in 0..255: images.round().astype(np.uint8).",
+        )
+    scaled = np.empty(images.shape, dtype=np.uint8)
+    for start in range(0, len(images), _CHUNK):
+        chunk = images[start : start + _CHUNK].astype(np.float32)
+        scaled[start : start + _CHUNK] = np.rint(np.minimum(chunk, 1) * 255)
+    return scaled
+
+
+def _labels(labels: NDArray[Any], header: ArrayHeader) -> Labels:
+    high = int(labels.max())
+    if high > 2**31:
+        raise InputError("dataset_unreadable", f"{shown(header.key)} holds the label {high}")
+    return labels.reshape(-1).astype(np.int64)

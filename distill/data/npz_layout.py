@@ -1,0 +1,203 @@
+"""Which arrays an .npz holds, read from their headers alone. Standard library only."""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from dataclasses import dataclass
+from typing import IO, Any, NoReturn
+
+from distill.data.archive import Archive, shown
+from distill.errors import InputError
+
+_MAX_ARRAYS = 64
+_MAX_HEADER_BYTES = 4096
+_MAX_SIDE = 1024
+_IMAGES = {
+    "train": ("x_train", "train_images"),
+    "test": ("x_test", "test_images"),
+    "val": ("x_val", "val_images"),
+}
+_LABELS = {
+    "train": ("y_train", "train_labels"),
+    "test": ("y_test", "test_labels"),
+    "val": ("y_val", "val_labels"),
+}
+_HINT = "An .npz needs x_train (N, H, W[, C]) of uint8 and y_train (N,) of integers, and x_test, y_test likewise."
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayHeader:
+    """One array: its key, the member that holds it, numpy's type letter, bytes an item, and shape."""
+
+    key: str
+    member: str
+    kind: str
+    item_bytes: int
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> str:
+        """In numpy's words, such as ``uint8``."""
+        names = {"u": "uint", "i": "int", "f": "float"}
+        return f"{names.get(self.kind, self.kind)}{self.item_bytes * 8}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NpzLayout:
+    """The arrays that will be used. ``test`` is None when a part of ``train`` must be held out."""
+
+    train: tuple[ArrayHeader, ArrayHeader]
+    test: tuple[ArrayHeader, ArrayHeader] | None
+    classes: ArrayHeader | None
+    channels_last: bool
+    unused: list[str]
+    """Keys that nothing is made of."""
+
+    @property
+    def image(self) -> dict[str, int]:
+        shape = self.train[0].shape
+        if len(shape) == 3:
+            channels, height, width = 1, shape[1], shape[2]
+        elif self.channels_last:
+            height, width, channels = shape[1:]
+        else:
+            channels, height, width = shape[1:]
+        return {"channels": channels, "height": height, "width": width}
+
+
+def npz_layout(archive: Archive) -> NpzLayout:
+    """Find images and labels and check that types, shapes and sizes agree.
+
+    Raises:
+        InputError: ``unsafe_file`` for arrays of objects, ``dataset_empty``, ``dataset_unreadable``,
+            ``dataset_class_mismatch`` never (the values are not read here).
+    """
+    arrays = _headers(archive)
+    train = _pair(arrays, "train")
+    if train is None:
+        found = ", ".join(sorted(shown(k) for k in arrays)[:10]) or "no arrays"
+        raise InputError("dataset_unreadable", f"the .npz has no x_train; it holds {found}", hint=_HINT)
+    test = _pair(arrays, "test") or _pair(arrays, "val")
+    for images, labels in filter(None, (train, test)):
+        _check_images(images)
+        _check_labels(labels, len_of=images)
+    if test is not None and test[0].shape[1:] != train[0].shape[1:]:
+        _refuse(f"{_said(train[0])} and {_said(test[0])} hold images of different shapes")
+    classes = arrays.get("classes")
+    if classes is not None and (classes.kind != "U" or len(classes.shape) != 1):
+        _refuse(f"{_said(classes)} should be a list of names: np.array([...], dtype=str)")
+    used = {a.key for a in (*train, *(test or ()), *filter(None, [classes]))}
+    return NpzLayout(
+        train=train,
+        test=test,
+        classes=classes,
+        channels_last=_channels_last(train[0]),
+        unused=sorted(set(arrays) - used),
+    )
+
+
+def _headers(archive: Archive) -> dict[str, ArrayHeader]:
+    members = [name for name in archive.files if name.endswith(".npy")]
+    if len(members) > _MAX_ARRAYS:
+        raise InputError("unsupported_format", f"the .npz holds {len(members)} arrays", hint=_HINT)
+    return {name.removesuffix(".npy"): _header(archive, name) for name in members}
+
+
+def _header(archive: Archive, member: str) -> ArrayHeader:
+    with archive.open(member) as stream:
+        text, start = _header_text(stream, member)
+    kind, item_bytes, shape = _parse(text, member)
+    array = ArrayHeader(key=member.removesuffix(".npy"), member=member, kind=kind, item_bytes=item_bytes, shape=shape)
+    wanted, held = start + math.prod(shape) * item_bytes, archive.files[member].file_size
+    if wanted != held:
+        _refuse(f"{_said(array)} takes {wanted:,} bytes, the archive holds {held:,}")
+    return array
+
+
+def _header_text(stream: IO[bytes], member: str) -> tuple[str, int]:
+    start = stream.read(8)
+    if start[:6] != b"\x93NUMPY":
+        _refuse(f"{shown(member)} is not a numpy array")
+    length_bytes = {1: 2, 2: 4, 3: 4}.get(start[6]) if len(start) == 8 else None
+    if length_bytes is None:
+        _refuse(f"{shown(member)} is of an unknown version of the format")
+    length = int.from_bytes(stream.read(length_bytes), "little")
+    if length > _MAX_HEADER_BYTES:
+        raise InputError("unsafe_file", f"{shown(member)} has a header of {length:,} bytes", hint=_HINT)
+    return stream.read(length).decode("latin1"), 8 + length_bytes + length
+
+
+def _parse(text: str, member: str) -> tuple[str, int, tuple[int, ...]]:
+    try:
+        fields: Any = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        fields = None
+    if not isinstance(fields, dict) or set(fields) != {"descr", "fortran_order", "shape"}:
+        _refuse(f"{shown(member)} has a header that cannot be read")
+    shape, descr = fields["shape"], fields["descr"]
+    if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape) or len(shape) > 32:
+        _refuse(f"{shown(member)} has no usable shape")
+    return *_type(descr, member), shape
+
+
+def _type(descr: object, member: str) -> tuple[str, int]:
+    if isinstance(descr, str) and "O" in descr:
+        raise InputError(
+            "unsafe_file",
+            f"{shown(member)} is an array of Python objects, which are pickled",
+            hint="Convert it: np.asarray(images, dtype=np.uint8), np.asarray(labels, dtype=np.int64).",
+        )
+    match = re.fullmatch(r"[<>|=]?([?bhiufcUS])(\d{1,6})", descr) if isinstance(descr, str) else None
+    if match is None:
+        _refuse(f"{shown(member)} has the type {shown(str(descr))}, which is not used here")
+    kind, size = match[1], int(match[2])
+    return kind, size * 4 if kind == "U" else size
+
+
+def _pair(arrays: dict[str, ArrayHeader], split: str) -> tuple[ArrayHeader, ArrayHeader] | None:
+    images = [arrays[k] for k in _IMAGES[split] if k in arrays]
+    labels = [arrays[k] for k in _LABELS[split] if k in arrays]
+    if not images and not labels:
+        return None
+    if len(images) != 1 or len(labels) != 1:
+        found = ", ".join(a.key for a in (*images, *labels))
+        _refuse(f"{_IMAGES[split][0]} and {_LABELS[split][0]} must come once each; found {found}")
+    return images[0], labels[0]
+
+
+def _check_images(array: ArrayHeader) -> None:
+    if not (array.kind == "u" and array.item_bytes == 1) and array.kind != "f":
+        _refuse(f"{_said(array)} should be uint8, or float in 0..1")
+    if len(array.shape) not in (3, 4):
+        _refuse(f"{_said(array)} should be (N, H, W), (N, H, W, C) or (N, C, H, W)")
+    if 0 in array.shape:
+        raise InputError("dataset_empty", f"{_said(array)} holds no images", hint=_HINT)
+    if len(array.shape) == 4 and not {array.shape[1], array.shape[3]} & {1, 3}:
+        _refuse(f"{_said(array)} should have 1 or 3 channels, first or last")
+    if max(array.shape[1:]) > _MAX_SIDE:
+        _refuse(f"{_said(array)} has a side above {_MAX_SIDE} pixels")
+
+
+def _check_labels(array: ArrayHeader, *, len_of: ArrayHeader) -> None:
+    if array.kind not in "iu":
+        _refuse(f"{_said(array)} should hold integers")
+    if len(array.shape) not in (1, 2) or array.shape[1:] not in ((), (1,)):
+        _refuse(f"{_said(array)} should be (N,) or (N, 1); one-hot rows become labels by .argmax(1)")
+    if array.shape[0] != len_of.shape[0]:
+        _refuse(f"{array.shape[0]:,} labels in {array.key} for {len_of.shape[0]:,} images in {len_of.key}")
+
+
+def _channels_last(images: ArrayHeader) -> bool:
+    # Where both ends could be channels, as in (N, 1, 28, 1), the last is taken, as Keras writes it.
+    return len(images.shape) == 4 and images.shape[3] in (1, 3)
+
+
+def _said(array: ArrayHeader) -> str:
+    shape = ", ".join(map(str, array.shape)) + ("," if len(array.shape) == 1 else "")
+    return f"{shown(array.key)} ({shape}) {array.dtype}"
+
+
+def _refuse(message: str) -> NoReturn:
+    raise InputError("dataset_unreadable", message, hint=_HINT)

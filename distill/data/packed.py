@@ -1,0 +1,174 @@
+"""The packed form: one safetensors file of bytes and labels, mapped into memory for training."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from distill import tensorfile
+from distill.data.raw import Images, Labels, RawDataset
+from distill.errors import InputError
+
+FORMAT_VERSION = "1"
+_MAX_LISTED = 100
+_CHUNK = 1024
+_DTYPES = {np.dtype(np.uint8): "U8", np.dtype(np.int64): "I64"}
+
+
+def pack(raw: RawDataset, path: Path) -> dict[str, Any]:
+    """Write the packed form; the file appears whole or not at all, and equal data give equal bytes.
+
+    Returns:
+        The report: ``classes``, ``splits`` (of train and test: ``images``, ``per_class`` by name), ``image``
+        (``channels``, ``height``, ``width``), ``mean`` and ``std`` (per channel of train in 0..1), ``skipped`` (the
+        first 100), ``skipped_count``, ``ignored``, ``notes``, ``bytes`` and ``sha256`` of the file.
+    """
+    mean, std = statistics(raw.train_images)
+    metadata = {
+        "format_version": FORMAT_VERSION,
+        "classes": json.dumps(raw.classes),
+        "mean": json.dumps(mean),
+        "std": json.dumps(std),
+    }
+    # Labels first: the items of each array then lie aligned whatever the images' sizes are.
+    arrays: dict[str, NDArray[Any]] = {
+        "train_labels": raw.train_labels,
+        "test_labels": raw.test_labels,
+        "train_images": raw.train_images,
+        "test_images": raw.test_images,
+    }
+    sha256 = tensorfile.write(path, {name: _plain(array) for name, array in arrays.items()}, metadata=metadata)
+    _, channels, height, width = raw.train_images.shape
+    return {
+        "classes": raw.classes,
+        "splits": {
+            "train": _counts(raw.train_labels, raw.classes),
+            "test": _counts(raw.test_labels, raw.classes),
+        },
+        "image": {"channels": channels, "height": height, "width": width},
+        "mean": mean,
+        "std": std,
+        "skipped": raw.skipped[:_MAX_LISTED],
+        "skipped_count": len(raw.skipped),
+        "ignored": raw.ignored,
+        "notes": raw.notes,
+        "bytes": path.stat().st_size,
+        "sha256": sha256,
+    }
+
+
+def statistics(images_NCHW: Images) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel of values in 0..1, exact, from counts of the 256 values.
+
+    The deviation of a channel that never changes is given as 1, so that one can divide by it.
+    """
+    channels = images_NCHW.shape[1]
+    counts = np.zeros((channels, 256), dtype=np.int64)
+    for start in range(0, len(images_NCHW), _CHUNK):
+        for channel in range(channels):
+            values = images_NCHW[start : start + _CHUNK, channel].ravel()
+            counts[channel] += np.bincount(values, minlength=256)
+    levels = np.arange(256) / 255
+    share = counts / counts.sum(axis=1, keepdims=True)
+    mean = share @ levels
+    std = np.sqrt((share * (levels - mean[:, None]) ** 2).sum(axis=1))
+    std[(counts > 0).sum(axis=1) == 1] = 1.0
+    return mean.tolist(), std.tolist()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedDataset:
+    """Images uint8 (N, C, H, W) and labels int64 (N,) mapped from the file, statistics float32 (C,)."""
+
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    classes: list[str]
+    mean_C: Tensor
+    std_C: Tensor
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def in_channels(self) -> int:
+        return int(self.train_images.shape[1])
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return int(self.train_images.shape[2]), int(self.train_images.shape[3])
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Map a packed file.
+
+        Raises:
+            InputError: ``dataset_unreadable`` when it is no sound packed data set.
+            FileNotFoundError: there is none.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+                fields = _parse(file.metadata() or {})
+            dataset = cls(**tensors, **fields)
+            dataset._check()
+        except (SafetensorError, ValueError, TypeError, KeyError) as error:
+            raise InputError(
+                "dataset_unreadable",
+                f"the packed data set cannot be used: {error}",
+                hint="Make the data set again from its upload.",
+            ) from error
+        return dataset
+
+    def _check(self) -> None:
+        shape = self.train_images.shape[1:]
+        for images, labels in (
+            (self.train_images, self.train_labels),
+            (self.test_images, self.test_labels),
+        ):
+            if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != shape:
+                raise ValueError(f"images are {images.dtype} {tuple(images.shape)}")
+            if labels.dtype != torch.int64 or tuple(labels.shape) != (len(images),) or len(images) == 0:
+                raise ValueError(f"labels are {labels.dtype} {tuple(labels.shape)} for {len(images)} images")
+            if labels.min() < 0 or labels.max() >= self.num_classes:
+                raise ValueError(f"labels are not all in 0..{self.num_classes - 1}")
+        for values in (self.mean_C, self.std_C):
+            if tuple(values.shape) != (self.in_channels,) or not values.isfinite().all():
+                raise ValueError("mean and std are not one finite number per channel")
+        if (self.std_C <= 0).any():
+            raise ValueError("std is not above zero")
+
+
+def _parse(metadata: dict[str, str]) -> dict[str, Any]:
+    if metadata.get("format_version") != FORMAT_VERSION:
+        raise ValueError(f"format_version is {metadata.get('format_version')!r}, not {FORMAT_VERSION!r}")
+    classes = json.loads(metadata["classes"])
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError("classes is no list of names")
+    return {
+        "classes": classes,
+        "mean_C": torch.tensor(json.loads(metadata["mean"]), dtype=torch.float32),
+        "std_C": torch.tensor(json.loads(metadata["std"]), dtype=torch.float32),
+    }
+
+
+def _counts(labels: Labels, classes: list[str]) -> dict[str, Any]:
+    per_class = np.bincount(labels, minlength=len(classes)).tolist()
+    return {"images": len(labels), "per_class": dict(zip(classes, per_class, strict=True))}
+
+
+def _plain(array: NDArray[Any]) -> tensorfile.Tensor:
+    return tensorfile.Tensor(
+        _DTYPES[array.dtype], array.shape, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    )

@@ -1,0 +1,119 @@
+"""From names and specs to networks and methods: the explicit tables, and the way back from a student's file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import nn
+
+from distill import architectures
+from distill.batch import Method
+from distill.errors import InputError
+from distill.methods.ce import CE
+from distill.methods.srrl import SRRL, Connector
+from distill.networks import resnet, wrn
+from distill.spec import CEMethod, MethodSpec, NetworkOptions, SRRLMethod
+from distill.students import ReusedHead
+
+_SAVE_HINT = "Save it with safetensors.torch.save_file(network.state_dict(), path)."
+_FAMILIES: dict[str, Callable[..., nn.Module]] = {"resnet": resnet.build, "wrn": wrn.build}
+
+
+def build_network(architecture: str, *, options: NetworkOptions, num_classes: int, in_channels: int) -> nn.Module:
+    """A freshly initialised network of the zoo.
+
+    Raises:
+        InputError: ``architecture_unknown``, with the nearest names.
+    """
+    family = architectures.blueprint(architecture, options=options).family
+    return _FAMILIES[family](architecture, options=options, num_classes=num_classes, in_channels=in_channels)
+
+
+def build_method(spec: MethodSpec, *, classifier: nn.Linear, student_width: int) -> Method:
+    """The method of a resolved spec (``activation`` is no longer ``auto``)."""
+    match spec:
+        case CEMethod():
+            return CE()
+        case SRRLMethod(srrl=settings):
+            assert settings.activation != "auto"
+            return SRRL(
+                classifier,
+                student_width=student_width,
+                relu=settings.activation == "relu",
+                feature_weight=settings.feature_weight,
+                regression_weight=settings.regression_weight,
+                label_weight=settings.label_weight,
+                regression_loss=settings.regression_loss,
+                reduction=settings.reduction,
+                head=settings.head,
+            )
+
+
+def load_weights(network: nn.Module, path: Path) -> dict[str, str]:
+    """Strictly load a safetensors file into a network and return the file's metadata.
+
+    Prefixes that wrappers add to names are removed; every value must be finite.
+
+    Raises:
+        InputError: ``state_dict_mismatch`` or ``upload_corrupt``.
+    """
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise InputError("upload_corrupt", f"{path.name}: {error}.", hint=_SAVE_HINT, param="/teacher") from error
+    clean = architectures.clean_names(tensors)
+    try:
+        network.load_state_dict({clean[name]: tensor for name, tensor in tensors.items()}, strict=True)
+    except RuntimeError as error:
+        raise InputError("state_dict_mismatch", str(error)[:500], param="/teacher/architecture") from error
+    bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if bad:
+        raise InputError(
+            "upload_corrupt",
+            f"{len(bad)} tensors hold NaN or infinity, the first is {bad[0]!r}.",
+            hint="Save the weights of a finished, healthy training.",
+            param="/teacher",
+        )
+    return _metadata(path)
+
+
+def load_student(path: Path) -> nn.Module:
+    """A distilled student, in eval mode, ready for normalised images: (B, C, H, W) to logits (B, K).
+
+    Everything needed stands in the file's header, see :func:`distill.students.save`.
+
+    Raises:
+        InputError: ``state_dict_mismatch`` when header and tensors disagree, ``unsupported_format`` when the
+            file is not one of Limbeck's students.
+    """
+    try:
+        network = _student(_metadata(path))
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            "unsupported_format",
+            f"{path.name} is not one of Limbeck's students: {error!r}.",
+            hint="Give the student.safetensors of a finished job.",
+        ) from error
+    load_weights(network, path)
+    return network.eval()
+
+
+def _student(metadata: dict[str, str]) -> nn.Module:
+    classes, channels = int(metadata["num_classes"]), int(metadata["in_channels"])
+    options = NetworkOptions.model_validate_json(metadata["options"])
+    network = build_network(metadata["architecture"], options=options, num_classes=classes, in_channels=channels)
+    if metadata["head"] == "own":
+        return network
+    student_width, teacher_width = json.loads(metadata["connector"])["widths"]
+    relu = json.loads(metadata["connector"])["activation"] == "relu"
+    connector = Connector(student_width, teacher_width, relu=relu)
+    return ReusedHead(network, connector=connector, classifier=nn.Linear(teacher_width, classes))
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})

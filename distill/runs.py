@@ -1,0 +1,318 @@
+"""One student on its way: its state, its steps, its epochs. Free of files, policy and clocks that decide.
+
+Order and views of an epoch are pure functions of seed and epoch, and the rate is one of the step, so that
+the state to save is small: weights, momentum, random state, and a position.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from distill.batch import Batch, Method
+from distill.data.augment import Augmentation
+from distill.errors import RunError
+from distill.evaluation import Answers, answers
+from distill.events import Metric, Progress, RunName
+from distill.spec import TrainingSpec
+from distill.taps import Features, Tap
+from distill.teachers import Teacher
+
+_PROGRESS_SECONDS = 0.5
+_WINDOWS_PER_EPOCH = 4
+
+
+class Diverged(RunError):
+    """A loss was not finite."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """What all runs of a job share; tensors lie on the device.
+
+    Attributes:
+        images_NCHW: training images, uint8.
+        views_NV: the views of each image that are used; None draws fresh ones every epoch.
+        bank_NVC: the teacher's features of exactly these views; None asks the teacher at every step.
+        teacher: None where no method asks it.
+        prepare: uint8 images to what a student takes.
+        test_images_NCHW: evaluation images, uint8, where they were loaded.
+    """
+
+    training: TrainingSpec
+    device: torch.device
+    precision: torch.dtype
+    images_NCHW: Tensor
+    labels_N: Tensor
+    test_images_NCHW: Tensor
+    augmentation: Augmentation
+    views_NV: Tensor | None
+    bank_NVC: Tensor | None
+    teacher: Teacher | None
+    prepare: Callable[[Tensor], Tensor]
+
+    @property
+    def batch_size(self) -> int:
+        return min(cast(int, self.training.batch_size), len(self.images_NCHW))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.images_NCHW) // self.batch_size
+
+    @property
+    def epochs(self) -> int:
+        return cast(int, self.training.epochs)
+
+
+def draw_views(augmentation: Augmentation, *, num_images: int, num_views: int, seed: int) -> Tensor:
+    """``num_views`` views of each image, all of them when there are no more: (N, V) int64."""
+    if num_views >= augmentation.num_views:
+        return torch.arange(augmentation.num_views).expand(num_images, -1)
+    generator = _generator(seed, epoch=-1)
+    return torch.stack([augmentation.draw(num_images, generator=generator) for _ in range(num_views)], dim=1)
+
+
+def learning_rate(step: int, *, total: int, peak: float, schedule: str) -> float:
+    """The rate of an optimizer step, 0 <= step < total.
+
+    ``one_cycle``: a cosine from a 25th of the peak up to it over the first 30 %, then a cosine down to a
+    10,000th of the start (Smith and Topin 2017, in PyTorch's form, without its momentum cycle).
+    """
+    if schedule == "constant":
+        return peak
+    if schedule == "cosine":
+        return peak * 0.5 * (1.0 + math.cos(math.pi * step / total))
+    low, final = peak / 25.0, peak / 25.0e4
+    turn = max(0.3 * total - 1.0, 1e-9)
+    if step <= turn:
+        return peak + (low - peak) * 0.5 * (1.0 + math.cos(math.pi * step / turn))
+    return final + (peak - final) * 0.5 * (1.0 + math.cos(math.pi * (step - turn) / max(1.0, total - 1 - turn)))
+
+
+class Run:
+    """A student, its method and its optimizer, somewhere between step 0 and the end.
+
+    Args:
+        name: ``student`` or ``baseline``.
+        network: the student; moved to the device.
+        method: what it learns by; moved to the device.
+        first_step: optimizer steps of the job before this run.
+        total_steps: optimizer steps of the whole job.
+    """
+
+    def __init__(
+        self,
+        name: RunName,
+        *,
+        network: nn.Module,
+        method: Method,
+        material: Material,
+        first_step: int,
+        total_steps: int,
+    ) -> None:
+        self.name: RunName = name
+        self.material = material
+        self.network = network.to(material.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.method = method
+        self._module = cast(nn.Module, method).to(material.device)
+        self.tap = Tap(self.network)
+        trained = [p for m in (self.network, self._module) for p in m.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.SGD(
+            trained,
+            lr=cast(float, material.training.learning_rate),
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=cast(float, material.training.weight_decay),
+            fused=material.device.type != "mps",
+        )
+        self.first_step = first_step
+        self.total_steps = total_steps
+        self.epoch = 0
+        """Finished epochs."""
+        self.position = 0
+        """Finished steps of the epoch under way."""
+        self.rate_scale = 1.0
+        self.best = -1.0
+        """Best accuracy of an evaluation so far."""
+        self._sums = torch.zeros(1 + len(method.parts), device=material.device)
+        self._summed = 0
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps of the job so far."""
+        return self.first_step + self.epoch * self.material.steps_per_epoch + self.position
+
+    @property
+    def prefix(self) -> str:
+        """Before the names of its metrics."""
+        return "" if self.name == "student" else f"{self.name}/"
+
+    def train_epoch(self) -> Generator[Metric | Progress]:
+        """Take the steps that are left of the epoch under way.
+
+        May be left at any yield, and continued, here or from a saved state.
+
+        Raises:
+            Diverged: a loss was not finite; the weights are not to be used.
+        """
+        plan = _EpochPlan(self.material, epoch=self.epoch)
+        steps = self.material.steps_per_epoch
+        window = math.ceil(steps / _WINDOWS_PER_EPOCH)
+        self._train_mode(True)
+        clock, counted = time.monotonic(), 0
+        speed = 0.0
+        while self.position < steps:
+            rate = self._set_rate()
+            self._sums += self._descend(plan, self.position)
+            self._summed += 1
+            self.position += 1
+            counted += self.material.batch_size
+            now = time.monotonic()
+            if now - clock >= _PROGRESS_SECONDS:
+                speed, clock, counted = counted / (now - clock), now, 0
+                yield self._progress(speed)
+            if self.position % window == 0 or self.position == steps:
+                yield self._metric(rate)
+        self.epoch, self.position = self.epoch + 1, 0
+
+    def _descend(self, plan: _EpochPlan, position: int) -> Tensor:
+        """One optimizer step; the losses, detached, the total first."""
+        indices, images, teacher_BC = plan.batch(position, with_teacher=self.method.needs_teacher)
+        with self._autocast():
+            seen = self.tap(self.material.prepare(images))
+            losses = self.method(Batch(seen, teacher_BC, self.material.labels_N[indices]))
+        self.optimizer.zero_grad(set_to_none=True)
+        losses["loss"].backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return torch.stack([losses[name].detach() for name in ("loss", *self.method.parts)])
+
+    def _set_rate(self) -> float:
+        training = self.material.training
+        rate = self.rate_scale * learning_rate(
+            self.epoch * self.material.steps_per_epoch + self.position,
+            total=self.material.epochs * self.material.steps_per_epoch,
+            peak=cast(float, training.learning_rate),
+            schedule=training.schedule,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def _metric(self, rate: float) -> Metric:
+        # The one place that waits for the device. A loss that is not finite is found here, before its
+        # weights are evaluated, saved or shown; testing every step would cost a GPU its head start.
+        means = (self._sums / self._summed).tolist()
+        self._sums.zero_()
+        self._summed = 0
+        if not all(math.isfinite(mean) for mean in means):
+            raise Diverged(
+                "loss_diverged",
+                f"The loss of the {self.name} was not finite near step {self.step}.",
+                hint="Try a lower learning_rate, or smaller weights of the losses.",
+                param="/training/learning_rate",
+            )
+        values = {f"{self.prefix}train/{n}": v for n, v in zip(("loss", *self.method.parts), means, strict=True)}
+        # In the last step of an epoch the count is already the next epoch's first.
+        return Metric(step=self.step, epoch=self.epoch + 1, values={**values, f"{self.prefix}lr": rate})
+
+    def _progress(self, speed: float) -> Progress:
+        return Progress(
+            run=self.name,
+            epoch=self.epoch + 1,
+            epochs=self.material.epochs,
+            step=self.step,
+            total_steps=self.total_steps,
+            images_per_second=round(speed, 1),
+        )
+
+    def evaluate(self) -> Answers:
+        """The student's answers to the evaluation split, by the head that it will have."""
+
+        def look(images: Tensor) -> tuple[Tensor, Tensor]:
+            with self._autocast():
+                seen: Features = self.tap(self.material.prepare(images))
+                return self.method.logits(seen), seen.pooled_BC
+
+        self._train_mode(False)
+        return answers(look, self.material.test_images_NCHW, device=self.material.device)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether every loss so far was finite, those not yet told of included."""
+        return bool(self._sums.isfinite().all())
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+        return {
+            "network": self.network.state_dict(),
+            "method": self._module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "position": self.position,
+            "rate_scale": self.rate_scale,
+            "best": self.best,
+            "sums": self._sums,
+            "summed": self._summed,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go to a saved state."""
+        self.network.load_state_dict(state["network"])
+        self._module.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.position = state["epoch"], state["position"]
+        self.rate_scale, self.best = state["rate_scale"], state["best"]
+        self._sums.copy_(state["sums"])
+        self._summed = state["summed"]
+
+    def _train_mode(self, on: bool) -> None:
+        self.network.train(on)
+        self._module.train(on)
+
+    def _autocast(self) -> torch.autocast:
+        precision = self.material.precision
+        return torch.autocast(self.material.device.type, dtype=precision, enabled=precision != torch.float32)
+
+
+class _EpochPlan:
+    """In which order, and in which views, the images come in an epoch."""
+
+    def __init__(self, material: Material, *, epoch: int) -> None:
+        self._material = material
+        generator = _generator(material.training.seed, epoch=epoch)
+        count, device = len(material.images_NCHW), material.device
+        self._order = torch.randperm(count, generator=generator).to(device)
+        if material.views_NV is None:
+            self._slots = None
+            self._views = material.augmentation.draw(count, generator=generator).to(device)
+        else:
+            # Each image walks through its own views, from its own start: none twice before all once.
+            starts = torch.randint(2**31, (count,), generator=_generator(material.training.seed, epoch=-2))
+            self._slots = ((starts + epoch) % material.views_NV.shape[1]).to(device)
+            self._views = material.views_NV.gather(1, self._slots[:, None]).squeeze(1)
+
+    def batch(self, position: int, *, with_teacher: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Indices (B,), augmented uint8 images (B, C, H, W), and the teacher's features (B, C_t)."""
+        material = self._material
+        size = material.batch_size
+        indices = self._order[position * size : (position + 1) * size]
+        images = material.augmentation.apply(
+            material.images_NCHW.index_select(0, indices), self._views.index_select(0, indices)
+        )
+        if not with_teacher:
+            return indices, images, None
+        if material.bank_NVC is None or self._slots is None:
+            assert material.teacher is not None
+            return indices, images, material.teacher.features(images)
+        return indices, images, material.bank_NVC[indices, self._slots[indices]]
+
+
+def _generator(seed: int, *, epoch: int) -> torch.Generator:
+    """Random numbers of their own for each seed and epoch."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + epoch + 10) % 2**63)

@@ -1,0 +1,60 @@
+"""The finished student: what it is made of, and its file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distill import tensorfile
+from distill.taps import Tap
+
+_DTYPES = {torch.float32: "F32", torch.int64: "I64"}
+
+
+class ReusedHead(nn.Module):
+    """A student that classifies with the teacher's layer: network, connector, global pooling, classifier.
+
+    ``forward`` maps normalised images (B, C, H, W) to logits (B, K). The network's own classifier stays
+    in the file, so that either head can be used later.
+    """
+
+    def __init__(self, network: nn.Module, *, connector: nn.Module, classifier: nn.Linear) -> None:
+        super().__init__()
+        self.network = network
+        self.connector = connector
+        self.classifier = classifier
+        self._tap = Tap(network)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        connected: Tensor = self.connector(self._tap(images_BCHW).map_BCHW)
+        logits: Tensor = self.classifier(connected.mean(dim=(2, 3)))
+        return logits
+
+
+def state_with_head(network: nn.Module, *, connector: nn.Module, classifier: nn.Linear) -> dict[str, Tensor]:
+    """The state of the :class:`ReusedHead` of these parts, without making one: its tap would stay on the network."""
+    parts = {"network": network, "connector": connector, "classifier": classifier}
+    return {f"{part}.{name}": value for part, m in parts.items() for name, value in m.state_dict().items()}
+
+
+def save(state: dict[str, Tensor], path: Path, *, metadata: dict[str, Any]) -> None:
+    """Write weights and buffers as safetensors, whole or not at all.
+
+    Args:
+        state: on any device, in any memory format.
+        path: replaced.
+        metadata: goes into the file's header; values become JSON unless they are strings already.
+    """
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
+    # Counters of 8 bytes first, so that every tensor lies aligned.
+    ordered = sorted(state.items(), key=lambda item: -item[1].element_size())
+    tensorfile.write(path, {name: _plain(value) for name, value in ordered}, metadata={"format": "pt", **texts})
+
+
+def _plain(value: Tensor) -> tensorfile.Tensor:
+    array = value.detach().cpu().contiguous().numpy()
+    return tensorfile.Tensor(_DTYPES[value.dtype], tuple(value.shape), array.reshape(-1).view("u1").data)

@@ -1,0 +1,110 @@
+"""The teacher: frozen, described by one vector per view, computed once where the augmentation allows it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from distill.errors import RunError
+from distill.taps import Tap
+
+
+def freeze(network: nn.Module) -> nn.Module:
+    """Put a network into eval mode for good: no gradient, no running statistics."""
+    return network.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A frozen network behind its tap, with the normalisation it was trained with.
+
+    Attributes:
+        prepare: uint8 images (B, C, H, W) to what the network takes.
+        precision: the type that its forward pass computes in.
+    """
+
+    tap: Tap
+    classifier: nn.Linear
+    prepare: Callable[[Tensor], Tensor]
+    precision: torch.dtype
+
+    @torch.no_grad()
+    def features(self, images_BCHW: Tensor) -> Tensor:
+        """Penultimate features (B, C_t) in float32 of uint8 images (B, C, H, W)."""
+        with torch.autocast(images_BCHW.device.type, dtype=self.precision, enabled=self.precision != torch.float32):
+            seen = self.tap(self.prepare(images_BCHW))
+        return seen.pooled_BC.float()
+
+    @torch.no_grad()
+    def logits(self, pooled_BC: Tensor) -> Tensor:
+        """``W p + b`` in float32, (B, K)."""
+        return nn.functional.linear(pooled_BC.float(), self.classifier.weight, self.classifier.bias)
+
+
+@torch.no_grad()
+def feature_bank(
+    teacher: Teacher,
+    *,
+    num_images: int,
+    num_views: int,
+    view: Callable[[Tensor, int], Tensor],
+    batch_size: int = 500,
+    device: torch.device,
+) -> Tensor:
+    """The teacher's features of every image in every one of its views, (N, V, C_t) in float32.
+
+    Always filled in the same order and batches, so that a resumed run sees the same numbers bit for bit.
+
+    Args:
+        view: image indices (B,) and a view slot to uint8 images (B, C, H, W).
+    """
+    width = teacher.classifier.in_features
+    bank = torch.empty(num_images, num_views, width, device=device)
+    for slot in range(num_views):
+        for start in range(0, num_images, batch_size):
+            indices = torch.arange(start, min(start + batch_size, num_images), device=device)
+            bank[indices, slot] = teacher.features(view(indices, slot))
+    return bank
+
+
+def check_above_chance(logits_NK: Tensor, labels_N: Tensor) -> float:
+    """The teacher's accuracy, if it knows anything about this data.
+
+    Chance is one in K; three standard deviations above it is the least that counts as knowing.
+
+    Raises:
+        RunError: ``teacher_below_chance``, with the likeliest cause.
+    """
+    count, classes = logits_NK.shape
+    guesses = logits_NK.argmax(dim=1)
+    accuracy = float((guesses == labels_N).float().mean())
+    chance = 1.0 / classes
+    if accuracy > chance + 3.0 * math.sqrt(chance * (1.0 - chance) / count):
+        return accuracy
+    renamed = _accuracy_renamed(guesses, labels_N, classes=classes)
+    raise RunError(
+        "teacher_below_chance",
+        f"The teacher is right on {accuracy:.1%} of {count} labelled images; guessing gives {chance:.1%}.",
+        hint=(
+            f"With its classes renamed it would be right on {renamed:.1%}: the label order differs."
+            if renamed > max(0.3, min(2 * chance, (1 + chance) / 2))  # of two classes, halfway to all
+            else "Check the normalisation (mean and std of its training), the colour order, and the weights."
+        ),
+        param="/teacher",
+    )
+
+
+def _accuracy_renamed(guesses_N: Tensor, labels_N: Tensor, *, classes: int) -> float:
+    """Accuracy on one half of the images after the renaming of guesses that suits the other half best.
+
+    Judged on other images than chosen by: with few images a class, some renaming suits any guesses.
+    """
+    order = torch.randperm(len(labels_N), generator=torch.Generator().manual_seed(0))
+    chosen_by, judged_on = order.tensor_split(2)
+    confusion = torch.bincount(guesses_N[chosen_by] * classes + labels_N[chosen_by], minlength=classes * classes)
+    renaming = confusion.view(classes, classes).argmax(dim=1)
+    return float((renaming[guesses_N[judged_on]] == labels_N[judged_on]).float().mean())

@@ -1,0 +1,293 @@
+"""A whole distillation as a generator of events: prepare, train, evaluate, export.
+
+The caller decides what becomes of each event. To stop is to stop iterating: closing the generator writes
+a checkpoint, and a later call with the same folder goes on from it, to the same weights bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import shutil
+from collections.abc import Generator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from distill import checkpoint, evaluation, events, plan, students
+from distill.methods.srrl import SRRL
+from distill.preparation import Prepared, TeacherFile, open_teacher, prepare
+from distill.registry import build_method, build_network, load_student
+from distill.reporting import network_report
+from distill.runs import Diverged, Run
+from distill.spec import CEMethod, DistillSpec, SRRLMethod
+
+_MAX_ROLLBACKS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """The files of a run and the place to run in."""
+
+    teacher: TeacherFile
+    dataset_path: Path
+    workdir: Path
+    """Holds checkpoints and finished files; kept between attempts."""
+    device: str = "auto"
+    recorded_step: int = 0
+    """How far an earlier attempt's metrics have surely been taken; later ones are yielded again after a resume."""
+
+
+def train(spec: DistillSpec, inputs: Inputs) -> Generator[events.Event]:
+    """Distil; see the module.
+
+    Args:
+        spec: resolved by :func:`distill.plan.resolve`.
+        inputs: files and place.
+
+    Yields:
+        Events in the order in which they happen; an Artifact's file stays until the caller removes it.
+
+    Raises:
+        RunError: ``teacher_below_chance``, ``loss_diverged``.
+        InputError: teacher or data cannot be used.
+    """
+    yield events.Phase(phase="preparing")
+    prepared = yield from prepare(spec, teacher=inputs.teacher, dataset_path=inputs.dataset_path, device=inputs.device)
+    yield from _Job(spec, inputs, prepared).run()
+
+
+class _Job:
+    """The runs of one job and what stands between them."""
+
+    def __init__(self, spec: DistillSpec, inputs: Inputs, prepared: Prepared) -> None:
+        self.spec = prepared.resolve(spec)
+        self.prepared = prepared
+        self.inputs = inputs
+        self.checkpoints = inputs.workdir / "checkpoints"
+        self.out = inputs.workdir / "out"
+        shutil.rmtree(self.out, ignore_errors=True)  # of an attempt that is over
+        self.out.mkdir(parents=True)
+        self.num_files = 0
+        names: list[events.RunName] = ["student", "baseline"] if plan.has_baseline(spec) else ["student"]
+        self.steps_per_run = prepared.material.epochs * prepared.material.steps_per_epoch
+        self.runs = {name: self._new_run(name, number, len(names)) for number, name in enumerate(names)}
+        self.rollbacks = 0
+        self.history: list[events.Metric] = []
+        self.written: int | None = None
+        """Step of the newest checkpoint."""
+
+    def _new_run(self, name: events.RunName, number: int, count: int) -> Run:
+        # The same seed for each: student and baseline start from the same weights.
+        torch.manual_seed(self.spec.training.seed)
+        random.seed(self.spec.training.seed)
+        teacher = self.prepared.teacher
+        network = build_network(
+            self.spec.student.architecture,
+            options=self.spec.student.options,
+            num_classes=self.prepared.num_classes,
+            in_channels=self.prepared.in_channels,
+        )
+        classifier = nn.Linear(teacher.classifier.in_features, teacher.classifier.out_features)
+        classifier.load_state_dict(teacher.classifier.state_dict())
+        own = network.get_submodule("fc")
+        assert isinstance(own, nn.Linear)
+        method = build_method(
+            self.spec.method if name == "student" else CEMethod(type="ce"),
+            classifier=classifier,
+            student_width=own.in_features,
+        )
+        return Run(
+            name,
+            network=network,
+            method=method,
+            material=self.prepared.material,
+            first_step=number * self.steps_per_run,
+            total_steps=count * self.steps_per_run,
+        )
+
+    def run(self) -> Generator[events.Event]:
+        yield from self._resume()
+        for run in self.runs.values():
+            if run.epoch < self.prepared.material.epochs:
+                yield events.Phase(phase="training", run=run.name)
+                try:
+                    yield from self._fit(run)
+                except GeneratorExit:
+                    self._save(run)
+                    raise
+        yield events.Phase(phase="exporting")
+        # Again, though the last epoch did: whether that event was heard is not known after a resume.
+        files = {name: self._publish(run) for name, run in self.runs.items()}
+        yield from self._connector_file()
+        yield events.Phase(phase="evaluating")
+        report = self._report({name: Path(file.path) for name, file in files.items()})
+        yield from files.values()
+        yield events.Report(report=report)
+        yield events.Finished(step=len(self.runs) * self.steps_per_run)
+
+    def _resume(self) -> Generator[events.Event]:
+        state, refused = checkpoint.load_latest(self.checkpoints)
+        for reason in refused:
+            yield events.Log(level="warning", message=f"Checkpoint passed over: {reason}.")
+        if state is not None:
+            self._restore(state)
+            yield events.Resumed(step=state["step"])
+            yield from (m for m in self.history if m.step >= self.inputs.recorded_step)
+
+    def _fit(self, run: Run) -> Generator[events.Event]:
+        if self.written is None:
+            self._save(run)  # a run that diverges in its first epoch goes back to here
+        epochs = self.prepared.material.epochs
+        while run.epoch < epochs:
+            try:
+                for event in run.train_epoch():
+                    yield self._noted(event)
+            except Diverged as diverged:
+                yield self._roll_back(run, diverged)
+                continue
+            accuracy = self._evaluate(run)
+            if accuracy is not None:
+                values = {f"{run.prefix}val/top1": accuracy}
+                yield self._noted(events.Metric(step=run.step, epoch=run.epoch, values=values))
+                if accuracy >= run.best or run.epoch == epochs:
+                    run.best = max(run.best, accuracy)
+                    yield self._publish(run)
+            # Last, so that a crash before it repeats the epoch and loses none of what it says.
+            self._save(run)
+            yield events.Checkpoint(step=run.step, epoch=run.epoch, run=run.name)
+
+    def _noted(self, event: events.Event) -> events.Event:
+        # With the checkpoint: what was said just before a crash may never have been heard.
+        if isinstance(event, events.Metric):
+            self.history.append(event)
+        return event
+
+    def _evaluate(self, run: Run) -> float | None:
+        """Accuracy after an epoch, if this is one after which it is taken.
+
+        Always after the first and the last; between them whenever as many images were trained on as are
+        evaluated, so that looking costs at most a third of what training does.
+        """
+        material = self.prepared.material
+        every = math.ceil(len(material.test_images_NCHW) / len(material.images_NCHW))
+        if run.epoch not in (1, material.epochs) and run.epoch % every:
+            return None
+        return evaluation.top_k(run.evaluate().logits_NK, self.prepared.test_labels_N)
+
+    def _roll_back(self, run: Run, diverged: Diverged) -> events.Log:
+        self.rollbacks += 1
+        state, _ = checkpoint.load_latest(self.checkpoints)
+        if self.rollbacks > _MAX_ROLLBACKS or state is None:
+            raise diverged
+        scale = run.rate_scale * 0.5
+        self._restore(state)
+        run.rate_scale = scale
+        message = f"{diverged.message} Back to step {run.step} with {run.rate_scale:g} of the learning rate."
+        return events.Log(level="warning", message=message)
+
+    # ------------------------------------------------------------ files
+
+    def _save(self, run: Run) -> None:
+        # A stop may come between a bad loss and the end of its window; the earlier checkpoint is then the one.
+        if self.written == run.step or not run.is_sound:
+            return
+        state = {
+            "step": run.step,
+            "rollbacks": self.rollbacks,
+            "history": [asdict(metric) for metric in self.history],
+            "runs": {name: each.state() for name, each in self.runs.items()},
+            "random": torch.get_rng_state(),
+        }
+        if torch.cuda.is_available():
+            state["random_cuda"] = torch.cuda.get_rng_state_all()
+        checkpoint.save(self.checkpoints, state, step=run.step)
+        self.written = run.step
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        for name, run in self.runs.items():
+            run.restore(state["runs"][name])
+        self.rollbacks = max(self.rollbacks, state["rollbacks"])
+        self.history = [events.Metric(**metric) for metric in state["history"]]
+        self.written = state["step"]
+        if torch.cuda.is_available() and "random_cuda" in state:
+            torch.cuda.set_rng_state_all(state["random_cuda"])
+        torch.set_rng_state(state["random"])
+
+    def _publish(self, run: Run) -> events.Artifact:
+        """The student as it is, under a name that no later one takes."""
+        self.num_files += 1
+        path = self.out / f"{run.name}-{self.num_files}.safetensors"
+        state = run.network.state_dict()
+        if self._head(run) == "teacher":
+            assert isinstance(run.method, SRRL)
+            state = students.state_with_head(
+                run.network, connector=run.method.connector, classifier=run.method.classifier
+            )
+        students.save(state, path, metadata=self._metadata(run))
+        return events.Artifact(name=f"{run.name}.safetensors", path=str(path))
+
+    def _head(self, run: Run) -> str:
+        method = self.spec.method
+        return method.srrl.head if run.name == "student" and isinstance(method, SRRLMethod) else "own"
+
+    def _metadata(self, run: Run) -> dict[str, Any]:
+        prepared = self.prepared
+        metadata: dict[str, Any] = {
+            "architecture": self.spec.student.architecture,
+            "options": self.spec.student.options.model_dump(mode="json"),
+            "num_classes": str(prepared.num_classes),
+            "in_channels": str(prepared.in_channels),
+            "image_size": list(prepared.image_shape[1:]),
+            "classes": prepared.classes,
+            "mean": prepared.mean,
+            "std": prepared.std,
+            "head": self._head(run),
+            "method": self.spec.method.type if run.name == "student" else "ce",
+            "epoch": str(run.epoch),
+        }
+        if self._head(run) == "teacher":
+            metadata["connector"] = self._connector_facts(run)
+        return metadata
+
+    def _connector_facts(self, run: Run) -> dict[str, Any]:
+        assert isinstance(run.method, SRRL)
+        connector = run.method.connector
+        widths = [connector.conv.in_channels, connector.conv.out_channels]
+        return {"widths": widths, "activation": "relu" if connector.relu else "none"}
+
+    # ------------------------------------------------------------ result
+
+    def _report(self, files: dict[events.RunName, Path]) -> dict[str, Any]:
+        """Every network's figures; costs are measured on the very files that are handed out."""
+        prepared = self.prepared
+        labels = prepared.test_labels_N
+        column = partial(network_report, labels_N=labels, image_shape=prepared.image_shape)
+        teacher = self.inputs.teacher
+        found = {name: run.evaluate() for name, run in self.runs.items()}
+        report: dict[str, Any] = {
+            "head": self._head(self.runs["student"]),
+            "method": self.spec.method.type,
+            "classes": prepared.classes,
+            "images": {"train": len(prepared.material.images_NCHW), "test": len(labels)},
+            "teacher": column(
+                open_teacher(teacher)[0], prepared.teacher_answers, num_bytes=teacher.path.stat().st_size
+            ),
+            "baseline": None,
+            "disagreements": evaluation.worst_disagreements(found["student"], prepared.teacher_answers, labels),
+        }
+        for name, path in files.items():
+            report[name] = column(load_student(path), found[name], num_bytes=path.stat().st_size)
+            report[name] |= evaluation.likeness_figures(found[name], prepared.teacher_answers)
+        return report
+
+    def _connector_file(self) -> Generator[events.Event]:
+        run = self.runs["student"]
+        if "connector" in self.spec.outputs and isinstance(run.method, SRRL):
+            path = self.out / "connector.safetensors"
+            students.save(run.method.state_dict(), path, metadata=self._connector_facts(run))
+            yield events.Artifact(name=path.name, path=str(path))

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import nn
+
+from distill import plan
+from distill.data.augment import Augmentation
+from distill.methods.ce import CE
+from distill.preparation import Prepared, prepare
+from distill.registry import build_method, build_network
+from distill.runs import Run, _EpochPlan, draw_views, learning_rate
+from distill.spec import DistillSpec, NetworkOptions, SRRLMethod, SRRLSettings
+from tests.fixtures.tiny import STUDENT
+
+if TYPE_CHECKING:
+    from distill.preparation import TeacherFile
+
+
+def prepared(teacher: TeacherFile, dataset: Path, **training: Any) -> Prepared:
+    body = {"teacher": {"id": "t"}, "dataset": {"id": "d"}, "student": STUDENT, "training": {"epochs": 3, **training}}
+    spec = plan.resolve(DistillSpec.model_validate(body), num_images=128)
+    events = prepare(spec, teacher=teacher, dataset_path=dataset, device="cpu")
+    while True:
+        try:
+            next(events)
+        except StopIteration as stop:
+            found: Prepared = stop.value
+            return found
+
+
+def new_run(ready: Prepared, *, srrl: bool = True) -> Run:
+    torch.manual_seed(5)
+    network = build_network("resnet8", options=NetworkOptions(**STUDENT["options"]), num_classes=4, in_channels=1)
+    classifier = nn.Linear(ready.teacher.classifier.in_features, 4)
+    classifier.load_state_dict(ready.teacher.classifier.state_dict())
+    spec = SRRLMethod(type="srrl", srrl=SRRLSettings(activation="relu"))
+    method = build_method(spec, classifier=classifier, student_width=16) if srrl else CE()
+    return Run("student", network=network, method=method, material=ready.material, first_step=0, total_steps=24)
+
+
+def test_training_leaves_the_teacher_bitwise_unchanged(tiny_teacher: TeacherFile, tiny_dataset: Path) -> None:
+    ready = prepared(tiny_teacher, tiny_dataset, views="fresh", augmentation="crop_flip")
+    before = {k: v.clone() for k, v in ready.teacher.tap.network.state_dict().items()}
+    run = new_run(ready)
+
+    list(run.train_epoch())
+    run.evaluate()
+
+    after = ready.teacher.tap.network.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert torch.equal(run._module.classifier.weight, ready.teacher.classifier.weight)  # type: ignore[union-attr]
+    assert not any(p.requires_grad for p in ready.teacher.tap.network.parameters())
+
+
+def test_every_image_comes_once_an_epoch_and_every_view_once_a_cycle(
+    tiny_teacher: TeacherFile, tiny_dataset: Path
+) -> None:
+    material = prepared(tiny_teacher, tiny_dataset, augmentation="flip", batch_size=32).material
+    assert material.views_NV is not None
+    seen: Counter[tuple[int, int]] = Counter()
+    for epoch in range(2):
+        plan_ = _EpochPlan(material, epoch=epoch)
+        indices = torch.cat([plan_.batch(p, with_teacher=False)[0] for p in range(4)])
+        assert sorted(indices.tolist()) == list(range(128))
+        assert plan_._slots is not None
+        seen.update(zip(indices.tolist(), plan_._slots[indices].tolist(), strict=True))
+
+    assert set(seen.values()) == {1}
+    assert len(seen) == 2 * 128
+
+
+def test_an_epoch_is_a_function_of_seed_and_epoch_alone(tiny_teacher: TeacherFile, tiny_dataset: Path) -> None:
+    material = prepared(tiny_teacher, tiny_dataset, augmentation="crop_flip", views="fresh").material
+    first = [_EpochPlan(material, epoch=e).batch(0, with_teacher=False) for e in (0, 1)]
+    torch.manual_seed(99)
+    again = _EpochPlan(material, epoch=0).batch(0, with_teacher=False)
+
+    assert torch.equal(first[0][0], again[0])
+    assert torch.equal(first[0][1], again[1])
+    assert not torch.equal(first[0][0], first[1][0])
+
+
+@pytest.mark.parametrize("views", [2, "fresh"])
+def test_the_kept_features_are_those_of_the_views_that_are_shown(
+    tiny_teacher: TeacherFile, tiny_dataset: Path, views: object
+) -> None:
+    ready = prepared(tiny_teacher, tiny_dataset, augmentation="crop_flip", views=views)
+    assert (ready.material.bank_NVC is not None) == (views == 2)
+    _, images, features = _EpochPlan(ready.material, epoch=1).batch(1, with_teacher=True)
+
+    assert features is not None
+    torch.testing.assert_close(features, ready.teacher.features(images), rtol=2e-2, atol=2e-2)
+
+
+def test_drawn_views_are_distinct_choices_or_all_there_are() -> None:
+    flip = draw_views(Augmentation("flip", (8, 8)), num_images=3, num_views=5, seed=0)
+    crops = draw_views(Augmentation("crop_flip", (16, 16)), num_images=200, num_views=4, seed=0)
+
+    assert flip.tolist() == [[0, 1]] * 3
+    assert crops.shape == (200, 4)
+    assert crops.unique().numel() == Augmentation("crop_flip", (16, 16)).num_views
+
+
+def test_one_cycle_is_pytorchs_without_its_momentum() -> None:
+    total, peak = 50, 0.3
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=peak)
+    reference = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=total, cycle_momentum=False)
+    rates = []
+    for _ in range(total):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        reference.step()
+
+    ours = [learning_rate(s, total=total, peak=peak, schedule="one_cycle") for s in range(total)]
+
+    assert ours == pytest.approx(rates)
+
+
+def test_cosine_and_constant_rates() -> None:
+    assert learning_rate(0, total=10, peak=0.4, schedule="cosine") == pytest.approx(0.4)
+    assert learning_rate(5, total=10, peak=0.4, schedule="cosine") == pytest.approx(0.2)
+    assert learning_rate(9, total=10, peak=0.4, schedule="constant") == 0.4
+
+
+def test_a_state_taken_in_mid_epoch_goes_on_bit_for_bit(tiny_teacher: TeacherFile, tiny_dataset: Path) -> None:
+    ready = prepared(tiny_teacher, tiny_dataset, augmentation="crop_flip", views="fresh", batch_size=16)
+    whole = new_run(ready)
+    list(whole.train_epoch())
+    broken = new_run(ready)
+    steps = broken.train_epoch()
+    while broken.position < 3:
+        next(steps)
+    state = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in broken.state().items()}
+    steps.close()
+
+    resumed = new_run(ready)
+    resumed.restore(state)
+    list(resumed.train_epoch())
+
+    expected, found = whole.network.state_dict(), resumed.network.state_dict()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert resumed.step == whole.step == 8
