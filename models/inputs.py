@@ -1,0 +1,62 @@
+"""Reusable inputs of jobs: teachers and data sets, each checked by a worker before it is ready."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import BigInteger, Float, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Json, Table, Utc, utcnow
+
+
+class InputStatus(StrEnum):
+    """processing -> ready | error."""
+
+    PROCESSING = "processing"
+    READY = "ready"
+    ERROR = "error"
+
+
+class InputColumns:
+    """What teachers and data sets have in common."""
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    upload_id: Mapped[str] = mapped_column(String(40))
+    filename: Mapped[str] = mapped_column(String(255))
+    size: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
+    """Of the uploaded file."""
+    source_key: Mapped[str] = mapped_column(String(255))
+    """The uploaded file in the store."""
+    key: Mapped[str | None] = mapped_column(String(255))
+    """What trainers read, once ready."""
+    status: Mapped[str] = mapped_column(String(16), default=InputStatus.PROCESSING)
+    report: Mapped[dict[str, Any]] = mapped_column(Json, default=dict)
+    error: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    owner: Mapped[str | None] = mapped_column(String(200))
+    fence: Mapped[int] = mapped_column(default=0)
+    lease_until: Mapped[float | None] = mapped_column(Float(53))
+    created_at: Mapped[datetime] = mapped_column(Utc, default=utcnow)
+    ready_at: Mapped[datetime | None] = mapped_column(Utc)
+
+
+class Teacher(InputColumns, Table):
+    """Trained weights and the name of their architecture."""
+
+    __tablename__ = "teachers"
+
+    architecture: Mapped[str] = mapped_column(String(128))
+    options: Mapped[dict[str, Any]] = mapped_column(Json, default=dict)
+    num_classes: Mapped[int] = mapped_column()
+    in_channels: Mapped[int] = mapped_column()
+
+
+class Dataset(InputColumns, Table):
+    """Labelled images; ``report`` holds classes, counts and statistics once ready."""
+
+    __tablename__ = "datasets"
+
+    format: Mapped[str] = mapped_column(String(16))
