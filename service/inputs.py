@@ -1,0 +1,249 @@
+"""Teachers and data sets: checked in outline at once, in full by a worker, then ready for any number of jobs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.orm import Session
+
+from distill import architectures
+from distill.data.inspect import inspect_dataset
+from distill.errors import DistillError, InputError
+from distill.spec import NetworkOptions
+from distill.tensorfile import read_header
+from models import TERMINAL, Dataset, InputStatus, Job, Teacher, db_now, utcnow
+from service import database, uploads
+from service.artifacts import store
+from service.errors import Conflict, Fenced, Invalid, NotFound
+from service.ids import new_id
+from service.settings import settings
+
+Input = Teacher | Dataset
+Kind = TypeVar("Kind", Teacher, Dataset)
+
+
+def create_teacher(upload_id: str, *, architecture: str, options: NetworkOptions) -> Teacher:
+    """Register trained weights under their architecture; names and shapes are compared before anything is stored.
+
+    Raises:
+        Invalid: unknown architecture, an incomplete upload, another format, weights that do not fit.
+    """
+    row = new_teacher(upload_id, architecture=architecture, options=options)
+    with database.begin() as session:
+        session.add(row)
+    return row
+
+
+def new_teacher(upload_id: str, *, architecture: str, options: NetworkOptions, at: str = "") -> Teacher:
+    """The checked row, not yet stored; ``at`` is the JSON pointer of the teacher in the request."""
+    upload = uploads.completed(upload_id, purpose="teacher")
+    key = uploads.source_key(upload)
+    try:
+        architectures.check(architecture, param=f"{at}/architecture")
+        header = read_header(store().local_path(key))
+        facts = architectures.match_state(architecture, header.shapes, options=options, param=f"{at}/architecture")
+    except InputError as error:
+        error.param = error.param or f"{at}/upload_id"
+        raise Invalid([error]) from error
+    return Teacher(
+        id=new_id("tch"),
+        upload_id=upload.id,
+        filename=upload.filename,
+        size=upload.size,
+        sha256=upload.sha256 or "",
+        source_key=key,
+        architecture=architecture,
+        options=options.model_dump(mode="json"),
+        num_classes=facts.num_classes,
+        in_channels=facts.in_channels,
+        report={"feature_width": facts.feature_width},
+    )
+
+
+def create_dataset(upload_id: str, *, format: str) -> Dataset:
+    """Register images; the file's structure is checked before anything is stored.
+
+    Raises:
+        Invalid: an incomplete upload, a format that is not read, a file that is cut short, unsafe or empty.
+    """
+    row = new_dataset(upload_id, format=format)
+    with database.begin() as session:
+        session.add(row)
+    return row
+
+
+def new_dataset(upload_id: str, *, format: str, at: str = "") -> Dataset:
+    """The checked row, not yet stored; ``at`` is the JSON pointer of the data set in the request."""
+    upload = uploads.completed(upload_id, purpose="dataset")
+    key = uploads.source_key(upload)
+    try:
+        found = inspect_dataset(store().local_path(key), format=format)
+    except InputError as error:
+        error.param = error.param or f"{at}/upload_id"
+        raise Invalid([error]) from error
+    return Dataset(
+        id=new_id("ds"),
+        upload_id=upload.id,
+        filename=upload.filename,
+        size=upload.size,
+        sha256=upload.sha256 or "",
+        source_key=key,
+        format=found.format,
+        report={},
+    )
+
+
+def get(kind: type[Kind], input_id: str) -> Kind:
+    """A teacher or a data set.
+
+    Raises:
+        NotFound: no such id.
+    """
+    with database.read() as session:
+        row = session.get(kind, input_id)
+    if row is None:
+        raise NotFound(f"No {kind.__name__.lower()} {input_id!r}.")
+    return row
+
+
+def listing(kind: type[Kind], *, limit: int, after: str | None) -> tuple[list[Kind], bool]:
+    """Newest first, and whether there are more."""
+    query = select(kind).order_by(kind.id.desc()).limit(limit + 1)
+    if after:
+        query = query.where(kind.id < after)
+    with database.read() as session:
+        rows = list(session.scalars(query))
+    return rows[:limit], len(rows) > limit
+
+
+def delete(kind: type[Input], input_id: str) -> None:
+    """Remove an input and its files.
+
+    Raises:
+        NotFound: no such id.
+        Conflict: a job refers to it.
+    """
+    with database.begin() as session:
+        row = cast("Input | None", session.get(kind, input_id))
+        if row is None:
+            raise NotFound(f"No {kind.__name__.lower()} {input_id!r}.")
+        column = Job.teacher_id if kind is Teacher else Job.dataset_id
+        live = session.scalar(select(Job.id).where(column == input_id, Job.status.not_in(TERMINAL)).limit(1))
+        if live is not None:
+            raise Conflict(f"Job {live!r} uses it.", hint="Cancel the job or wait for its end.")
+        kept = session.scalar(select(Job.id).where(column == input_id).limit(1))
+        if kept is not None:
+            raise Conflict(f"Job {kept!r} was made from it.", hint="Delete that job first.")
+        session.delete(row)
+    for key in (row.source_key, row.key):
+        if key:
+            store().delete(key)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """A worker's hold on an input that is to be checked in full."""
+
+    kind: type[Input]
+    id: str
+    fence: int
+    request: dict[str, Any]
+    """What the checking process is told: paths and names."""
+
+
+def claim_next(owner: str) -> Preparation | None:
+    """Take the oldest input that no live worker prepares; None when there is none."""
+    for kind in (Teacher, Dataset):
+        with database.begin() as session:
+            free = or_(kind.lease_until.is_(None), kind.lease_until < db_now())
+            oldest = (
+                select(kind.id)
+                .where(kind.status == InputStatus.PROCESSING, free)
+                .order_by(kind.id)
+                .limit(1)
+                .with_for_update(skip_locked=True)
+                .scalar_subquery()
+            )
+            row: Input | None = session.scalar(
+                update(kind)
+                .where(kind.id == oldest)
+                .values(owner=owner, fence=kind.fence + 1, lease_until=db_now() + settings().lease_seconds)
+                .returning(kind)
+            )
+            if row is not None:
+                return Preparation(kind=kind, id=row.id, fence=row.fence, request=_request(row))
+    return None
+
+
+def _request(row: Input) -> dict[str, Any]:
+    request: dict[str, Any] = {"source": str(store().local_path(row.source_key)), "attempt": row.fence}
+    if isinstance(row, Teacher):
+        request |= {
+            "kind": "teacher",
+            "architecture": row.architecture,
+            "options": row.options,
+            "num_classes": row.num_classes,
+            "in_channels": row.in_channels,
+        }
+    else:
+        request |= {"kind": "dataset", "format": row.format}
+    return request
+
+
+def ready(preparation: Preparation, *, report: dict[str, Any], packed: Path | None) -> None:
+    """The input passed; ``packed`` is the file that trainers shall read, or None for the upload itself.
+
+    Raises:
+        Fenced: another worker took it over.
+    """
+    key = None
+    if packed is not None:
+        key = f"inputs/{preparation.id}-{preparation.fence}{packed.suffix}"
+        store().put(key, packed)
+    with database.begin() as session:
+        row = _held(session, preparation)
+        row.status, row.ready_at = InputStatus.READY, utcnow()
+        row.report = {**row.report, **report}
+        row.key = key or row.source_key
+
+
+def failed(preparation: Preparation, error: DistillError) -> None:
+    """The input cannot be used, and why.
+
+    Raises:
+        Fenced: another worker took it over.
+    """
+    with database.begin() as session:
+        row = _held(session, preparation)
+        row.status, row.error = InputStatus.ERROR, error.as_json()
+
+
+def renew(preparation: Preparation) -> None:
+    """Keep the hold on an input that is still being checked.
+
+    Raises:
+        Fenced: another worker took it over.
+    """
+    with database.begin() as session:
+        row = _held(session, preparation)
+        row.lease_until = (session.scalar(select(db_now())) or 0.0) + settings().lease_seconds
+
+
+def release(preparation: Preparation) -> None:
+    """Let the input be taken again at once.
+
+    Raises:
+        Fenced: another worker took it over.
+    """
+    with database.begin() as session:
+        _held(session, preparation).lease_until = None
+
+
+def _held(session: Session, preparation: Preparation) -> Input:
+    row = cast("Input | None", session.get(preparation.kind, preparation.id, with_for_update=True))
+    if row is None or row.fence != preparation.fence or row.status != InputStatus.PROCESSING:
+        raise Fenced(preparation.id)
+    return row

@@ -1,0 +1,384 @@
+"""A job's whole life on one page, in its order: submit, claim, record, finish; and what may come between.
+
+Every change that a worker makes carries the fence it was given by its claim. A change with an older
+fence finds no row and raises :class:`service.errors.Fenced`: the writer must stop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from distill import events
+from distill.errors import DistillError, InputError
+from distill.spec import DistillSpec
+from models import (
+    HELD,
+    Attempt,
+    Dataset,
+    InputStatus,
+    Job,
+    JobStatus,
+    OutboxMessage,
+    Teacher,
+    db_now,
+    utcnow,
+)
+from service import database, plans
+from service.errors import Conflict, Fenced, Invalid, NotFound
+from service.ids import new_id
+from service.job_log import apply, say, state, touch
+from service.settings import settings
+
+_RUNG_AT_ONCE = 10
+
+
+def submit(spec: DistillSpec, *, idempotency_key: str | None = None) -> Job:
+    """Accept a request: the job, and the message that will ring for it, in one transaction.
+
+    Raises:
+        Invalid: the request does not fit its inputs, or the idempotency key came with another body.
+    """
+    digest = hashlib.sha256(json.dumps(spec.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+    try:
+        return _submit(spec, idempotency_key, digest)
+    except IntegrityError:
+        # Between our look and our insert a twin of this request came with its key, or an input was deleted:
+        # the second look finds either.
+        return _submit(spec, idempotency_key, digest)
+
+
+def _submit(spec: DistillSpec, idempotency_key: str | None, digest: str) -> Job:
+    brought = plans.bring(spec)
+    with database.begin() as session:
+        if idempotency_key is not None:
+            earlier = session.scalar(select(Job).where(Job.idempotency_key == idempotency_key))
+            if earlier is not None:
+                return _replay(earlier, digest)
+        plan = plans.make(session, spec, brought=brought)
+        session.add_all(plan.new_rows)
+        session.flush()
+        job = Job(
+            id=new_id("dj"),
+            name=spec.name,
+            spec=spec.model_dump(mode="json"),
+            labels=spec.metadata,
+            teacher_id=plan.teacher.id,
+            dataset_id=plan.dataset.id,
+            idempotency_key=idempotency_key,
+            idempotency_digest=digest if idempotency_key else None,
+            status=JobStatus.QUEUED,
+            facts=plan.facts,
+            config_resolved=_dump(plan.resolved),
+            status_reason=plan.waiting_for and f"waiting for the {plan.waiting_for} to be checked",
+            last_seq=0,
+            version=1,
+        )
+        session.add(job)
+        session.flush()
+        say(session, job, "status", state(job))
+        if plan.waiting_for is None:
+            _ring(session, job)
+    return job
+
+
+def dry_run(spec: DistillSpec) -> plans.Plan:
+    """What a request would come to; nothing is stored.
+
+    Raises:
+        Invalid: the request does not fit its inputs.
+    """
+    brought = plans.bring(spec)
+    with database.read() as session:
+        return plans.make(session, spec, brought=brought)
+
+
+def _replay(earlier: Job, digest: str) -> Job:
+    if earlier.idempotency_digest != digest:
+        message = f"This Idempotency-Key was used for job {earlier.id!r} with another body."
+        raise Invalid([InputError("idempotency_key_reused", message, hint="Use a new key for a new request.")])
+    return earlier
+
+
+def settle_waiting() -> int:
+    """Let go, or fail, the queued jobs whose inputs have meanwhile been checked; how many."""
+    with database.begin() as session:
+        waiting = session.scalars(
+            select(Job)
+            .where(Job.status == JobStatus.QUEUED, Job.dispatched_at.is_(None))
+            .with_for_update(skip_locked=True)
+        ).all()
+        return sum(_settle(session, job) for job in waiting)
+
+
+def _settle(session: Session, job: Job) -> bool:
+    teacher = session.get_one(Teacher, job.teacher_id)
+    dataset = session.get_one(Dataset, job.dataset_id)
+    for name, row in (("teacher", teacher), ("dataset", dataset)):
+        if row.status == InputStatus.ERROR and row.error is not None:
+            _end(session, job, JobStatus.FAILED, error={**row.error, "param": f"/{name}"})
+            return True
+    if InputStatus.PROCESSING in (teacher.status, dataset.status):
+        return False
+    try:
+        plan = plans.fit(DistillSpec.model_validate(job.spec), teacher=teacher, dataset=dataset)
+    except Invalid as invalid:
+        _end(session, job, JobStatus.FAILED, error=invalid.errors[0].as_json())
+        return True
+    job.facts, job.config_resolved, job.status_reason = plan.facts, _dump(plan.resolved), None
+    touch(job)
+    _ring(session, job)
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A worker's hold on a job."""
+
+    job_id: str
+    fence: int
+    attempt: int
+    spec: DistillSpec
+    """Resolved."""
+    teacher: Teacher
+    dataset: Dataset
+    recorded_step: int
+    """The last step that an earlier attempt's events told of."""
+    seconds_left: float
+    """Of max_runtime_seconds, over all attempts."""
+
+
+def claim(job_id: str, *, owner: str) -> Claim | None:
+    """Take a queued job, with its lease, in one statement; None when there is nothing to take."""
+    with database.begin() as session:
+        job = session.scalar(
+            update(Job)
+            .where(Job.id == job_id, Job.status == JobStatus.QUEUED, Job.config_resolved.is_not(None))
+            .where(Job.dispatched_at.is_not(None))
+            .values(
+                status=JobStatus.RUNNING,
+                phase="preparing",
+                status_reason=None,
+                attempt=Job.attempt + 1,
+                fence=Job.fence + 1,
+                owner=owner,
+                lease_until=db_now() + settings().lease_seconds,
+            )
+            .returning(Job)
+        )
+        if job is None:
+            return None
+        job.started_at = job.started_at or utcnow()
+        session.add(Attempt(job_id=job.id, n=job.attempt, worker=owner, resumed_from_step=0))
+        touch(job)
+        say(session, job, "status", state(job))
+        spec = DistillSpec.model_validate(job.config_resolved)
+        return Claim(
+            job_id=job.id,
+            fence=job.fence,
+            attempt=job.attempt,
+            spec=spec,
+            teacher=session.get_one(Teacher, job.teacher_id),
+            dataset=session.get_one(Dataset, job.dataset_id),
+            recorded_step=job.step,
+            seconds_left=spec.training.max_runtime_seconds - job.runtime_seconds,
+        )
+
+
+def heartbeat(job_id: str, *, fence: int) -> bool:
+    """Renew the lease; whether the user wants the job cancelled.
+
+    Raises:
+        Fenced: the job is another attempt's, or ended.
+    """
+    with database.begin() as session:
+        job = _held(session, job_id, fence)
+        session.execute(update(Job).where(Job.id == job_id).values(lease_until=db_now() + settings().lease_seconds))
+        session.execute(
+            update(Attempt).where(Attempt.job_id == job_id, Attempt.n == job.attempt).values(heartbeat_at=utcnow())
+        )
+        return job.cancel_requested
+
+
+def record(job_id: str, *, fence: int, batch: Sequence[events.Event]) -> bool:
+    """Write what training yielded; whether the user wants the job cancelled.
+
+    Raises:
+        Fenced: the job is another attempt's, or ended; nothing was written.
+    """
+    with database.begin() as session:
+        job = _held(session, job_id, fence)
+        for event in batch:
+            apply(session, job, event)
+        touch(job)
+        return job.cancel_requested
+
+
+def finish(job_id: str, *, fence: int) -> None:
+    """The run is complete and its artifacts are stored and checked.
+
+    Raises:
+        Fenced: the job is another attempt's, or ended.
+    """
+    with database.begin() as session:
+        job = _held(session, job_id, fence)
+        _close_attempt(session, job, "succeeded")
+        _end(session, job, JobStatus.SUCCEEDED)
+
+
+def fail(job_id: str, *, fence: int, error: dict[str, Any]) -> None:
+    """The run cannot go on; what it left is kept.
+
+    Raises:
+        Fenced: the job is another attempt's, or ended.
+    """
+    with database.begin() as session:
+        job = _held(session, job_id, fence)
+        _close_attempt(session, job, "failed")
+        _end(session, job, JobStatus.FAILED, error=error)
+
+
+def release(job_id: str, *, fence: int) -> None:
+    """The worker stops in good order: the job is queued again, and the attempt is not held against it.
+
+    Raises:
+        Fenced: the job is another attempt's, or ended.
+    """
+    with database.begin() as session:
+        job = _held(session, job_id, fence)
+        _close_attempt(session, job, "released")
+        if job.cancel_requested:
+            _end(session, job, JobStatus.CANCELLED)
+        else:
+            _requeue(session, job, "its worker was stopped; it goes on from its checkpoint")
+
+
+def confirm_cancelled(job_id: str, *, fence: int) -> None:
+    """The trainer has stopped because the user asked for it.
+
+    Raises:
+        Fenced: the job is another attempt's, or ended.
+    """
+    with database.begin() as session:
+        job = _held(session, job_id, fence)
+        _close_attempt(session, job, "cancelled")
+        _end(session, job, JobStatus.CANCELLED)
+
+
+def crashed(job_id: str, *, fence: int, error: dict[str, Any]) -> None:
+    """The trainer died: queued again, or failed once it has died too often without getting further.
+
+    Raises:
+        Fenced: the job is another attempt's, or ended.
+    """
+    with database.begin() as session:
+        _crash(session, _held(session, job_id, fence), error)
+
+
+def _crash(session: Session, job: Job, error: dict[str, Any]) -> None:
+    progressed = job.step > job.crash_step
+    job.crash_count = 1 if progressed else job.crash_count + 1
+    job.crash_step = job.step
+    _close_attempt(session, job, "crashed")
+    if job.cancel_requested:
+        _end(session, job, JobStatus.CANCELLED)
+    elif job.crash_count >= settings().max_crashes:
+        _end(session, job, JobStatus.FAILED, error=error)
+    else:
+        say(session, job, "log", {"level": "warning", "message": error["message"]})
+        _requeue(session, job, error["message"])
+
+
+def cancel(job_id: str) -> Job:
+    """Ask for a job's end: at once while it waits, soon while it runs; asking again is no error.
+
+    Raises:
+        NotFound: no such job.
+        Conflict: it has ended otherwise.
+    """
+    with database.begin() as session:
+        job = session.get(Job, job_id, with_for_update=True)
+        if job is None:
+            raise NotFound(f"No job {job_id!r}.")
+        if job.status == JobStatus.QUEUED:
+            _end(session, job, JobStatus.CANCELLED)
+        elif job.status == JobStatus.RUNNING:
+            job.status, job.cancel_requested = JobStatus.CANCELLING, True
+            touch(job)
+            say(session, job, "status", state(job))
+        elif job.is_terminal and job.status != JobStatus.CANCELLED:
+            raise Conflict(f"Job {job_id!r} is {job.status}.", hint="Only a waiting or running job can be cancelled.")
+    return job
+
+
+def sweep() -> int:
+    """Take back what lost its worker, ring again for what lost its message; how many jobs were touched."""
+    with database.begin() as session:
+        lost = session.scalars(
+            select(Job)
+            .where(Job.status.in_(HELD), or_(Job.lease_until.is_(None), Job.lease_until < db_now()))
+            .with_for_update(skip_locked=True)
+        ).all()
+        for job in lost:
+            error = DistillError("worker_lost", f"Worker {job.owner!r} stopped answering.", hint="Submit it again.")
+            _crash(session, job, {**error.as_json(), "retryable": True})
+        unheard = session.scalars(
+            select(Job)
+            .where(Job.status == JobStatus.QUEUED, Job.dispatched_at < db_now() - settings().redispatch_seconds)
+            .order_by(Job.queued_at)
+            .limit(_RUNG_AT_ONCE)  # the next in turn: ringing for all would fill the broker behind a long job
+            .with_for_update(skip_locked=True)
+        ).all()
+        for job in unheard:
+            _ring(session, job)
+        return len(lost) + len(unheard)
+
+
+def _held(session: Session, job_id: str, fence: int) -> Job:
+    """The job, locked, if it is still this attempt's."""
+    job = session.scalar(
+        select(Job).where(Job.id == job_id, Job.fence == fence, Job.status.in_(HELD)).with_for_update()
+    )
+    if job is None:
+        raise Fenced(job_id)
+    return job
+
+
+def _ring(session: Session, job: Job) -> None:
+    session.add(OutboxMessage(job_id=job.id))
+    session.execute(update(Job).where(Job.id == job.id).values(dispatched_at=db_now()))
+
+
+def _requeue(session: Session, job: Job, reason: str) -> None:
+    job.status, job.phase, job.status_reason = JobStatus.QUEUED, None, reason
+    job.owner, job.lease_until, job.queued_at = None, None, utcnow()
+    touch(job)
+    say(session, job, "status", state(job))
+    _ring(session, job)
+
+
+def _end(session: Session, job: Job, status: JobStatus, *, error: dict[str, Any] | None = None) -> None:
+    if error is not None:
+        error = {"param": None, "hint": "", "retryable": False, "log_excerpt": [], **error, "phase": job.phase}
+    job.status, job.phase, job.status_reason, job.error = status, None, None, error
+    job.owner, job.lease_until, job.finished_at = None, None, utcnow()
+    touch(job)
+    say(session, job, "status", state(job))
+    say(session, job, "end", {"status": job.status})
+
+
+def _close_attempt(session: Session, job: Job, outcome: str) -> None:
+    attempt = session.get_one(Attempt, (job.id, job.attempt))
+    attempt.ended_at, attempt.outcome = utcnow(), outcome
+    job.runtime_seconds += max(0.0, (attempt.ended_at - attempt.started_at).total_seconds())
+
+
+def _dump(spec: DistillSpec | None) -> dict[str, Any] | None:
+    return spec.model_dump(mode="json") if spec is not None else None
