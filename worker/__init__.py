@@ -1,0 +1,1 @@
+"""The training process: claim, train, record, finish."""

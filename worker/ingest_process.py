@@ -1,0 +1,60 @@
+"""The checker of uploads: a process of its own, with limits on memory and time, that reads untrusted files.
+
+Standard input: one JSON line, the order. Standard output: one JSON line, ``{"report": ...}`` or ``{"error": ...}``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+from distill.errors import DistillError, InputError
+from worker import lifeline
+
+_MEMORY_BYTES = 8 * 2**30
+_CPU_SECONDS = 1800
+
+
+def main() -> None:
+    """Check one input."""
+    order = json.loads(sys.stdin.buffer.readline())
+    lifeline.watch(lambda: os._exit(1))
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
+    try:
+        answer = {"report": _check_teacher(order) if order["kind"] == "teacher" else _pack_dataset(order)}
+    except DistillError as error:
+        answer = {"error": error.as_json()}
+    except MemoryError:
+        refusal = InputError("unsafe_file", "Reading the file takes more memory than is allowed.", hint="Split it.")
+        answer = {"error": refusal.as_json()}
+    sys.stdout.write(json.dumps(answer) + "\n")
+
+
+def _check_teacher(order: dict[str, Any]) -> dict[str, Any]:
+    from distill.preparation import TeacherFile, check_teacher_file
+    from distill.spec import NetworkOptions
+
+    file = TeacherFile(
+        path=Path(order["source"]),
+        architecture=order["architecture"],
+        options=NetworkOptions.model_validate(order["options"]),
+        num_classes=order["num_classes"],
+        in_channels=order["in_channels"],
+    )
+    return check_teacher_file(file)
+
+
+def _pack_dataset(order: dict[str, Any]) -> dict[str, Any]:
+    from distill.data.packed import pack
+    from distill.data.readers import read
+
+    return pack(read(Path(order["source"]), format=order["format"]), Path(order["target"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,253 @@
+"""One attempt at a job: start the trainer, keep the lease, record what it says, and end it whatever happens."""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from distill import events
+from distill.errors import DistillError
+from service import jobs, results
+from service.artifacts import store
+from service.errors import Fenced
+from service.jobs import Claim
+from service.logs import logger
+from service.settings import settings
+from worker.children import Child
+from worker.trainer_process import EXIT_STOPPED
+
+log = logger(__name__)
+
+_POLL_SECONDS = 0.2
+_CANCEL_POLL_SECONDS = 1.0
+_CANCEL_GRACE_SECONDS = 8.0
+_BATCH = 200
+
+
+class Supervisor:
+    """See the module.
+
+    Args:
+        claim: the hold on the job.
+        stopping: set when the worker shuts down.
+    """
+
+    def __init__(self, claim: Claim, *, stopping: threading.Event) -> None:
+        self.claim = claim
+        self.stopping = stopping
+        self.folder = settings().work_dir / claim.job_id
+        # A folder for each attempt: the trainer of a frozen worker may still write into its own.
+        self.workdir = self.folder / f"attempt-{claim.fence:06d}"
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        self._inherit()
+        self.cancelling = False
+        self.overdue = False
+        self.failure: dict[str, Any] | None = None
+        self.finished = False
+        now = time.monotonic()
+        self.deadline = now + claim.seconds_left
+        self.renewed = self.asked = now
+        self.kill_at: float | None = None
+
+    def run(self) -> None:
+        """Supervise to the attempt's end, and record which it was."""
+        try:
+            order = self._order()
+        except OSError as error:
+            jobs.fail(self.claim.job_id, fence=self.claim.fence, error=_storage_error(error))
+            return
+        child = Child("worker.trainer_process", order=order, cwd=self.workdir)
+        log.info("trainer started", job=self.claim.job_id, attempt=self.claim.attempt, pid=child.pid)
+        try:
+            self._watch(child)
+        except Fenced:
+            child.kill()
+            child.wait()
+            log.warning("fenced: the job is another attempt's", job=self.claim.job_id, fence=self.claim.fence)
+            return
+        except BaseException:
+            child.kill()
+            child.wait()
+            raise
+        self._conclude(child.wait(), child.log_excerpt())
+
+    def _inherit(self) -> None:
+        """Take over the checkpoints of the attempt before; those that do not arrive whole fail their hash."""
+        earlier = sorted(folder for folder in self.folder.glob("attempt-*") if folder != self.workdir)
+        if not earlier:
+            return
+        try:
+            shutil.copytree(earlier[-1] / "checkpoints", self.workdir / "checkpoints", dirs_exist_ok=True)
+        except OSError as error:  # none yet, or one was pruned while it was copied
+            log.warning("checkpoints not inherited in full", job=self.claim.job_id, error=str(error)[:200])
+        for folder in earlier[:-1]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _finish(self) -> None:
+        """Read everything back from the store; only then is the job done."""
+        try:
+            results.verify(self.claim.job_id)
+        except OSError as error:
+            jobs.fail(self.claim.job_id, fence=self.claim.fence, error=_storage_error(error))
+        else:
+            jobs.finish(self.claim.job_id, fence=self.claim.fence)
+
+    def _order(self) -> dict[str, Any]:
+        claim = self.claim
+        assert claim.teacher.key is not None
+        assert claim.dataset.key is not None
+        return {
+            "spec": claim.spec.model_dump(mode="json"),
+            "teacher": {
+                "path": str(store().local_path(claim.teacher.key).resolve()),
+                "architecture": claim.teacher.architecture,
+                "options": claim.teacher.options,
+                "num_classes": claim.teacher.num_classes,
+                "in_channels": claim.teacher.in_channels,
+            },
+            "dataset_path": str(store().local_path(claim.dataset.key).resolve()),
+            "workdir": str(self.workdir.resolve()),
+            "device": settings().device,
+            "recorded_step": claim.recorded_step,
+            "threads": settings().trainer_threads or _threads(),
+        }
+
+    def _watch(self, child: Child) -> None:
+        while True:
+            batch, ended = _take(child.messages)
+            self._take_in(batch)
+            self._keep_lease()
+            self._mind(child)
+            if ended:
+                return
+
+    def _take_in(self, batch: list[events.Event]) -> None:
+        """Record events in their order; artifacts are copied where they stand in it."""
+        plain: list[events.Event] = []
+        for event in batch:
+            if isinstance(event, events.Artifact):
+                self._record(plain)
+                plain = []
+                self._keep(event)
+            elif isinstance(event, events.Failed):
+                self.failure = event.error
+            elif isinstance(event, events.Finished):
+                self.finished = True
+            else:
+                plain.append(event)
+        self._record(plain)
+
+    def _record(self, batch: list[events.Event]) -> None:
+        if batch:
+            wanted = jobs.record(self.claim.job_id, fence=self.claim.fence, batch=batch)
+            self.cancelling = self.cancelling or wanted
+
+    def _keep(self, event: events.Artifact) -> None:
+        path = Path(event.path)
+        results.keep(
+            self.claim.job_id,
+            fence=self.claim.fence,
+            name=event.name,
+            path=path,
+            content_type=event.content_type,
+        )
+        path.unlink()
+
+    def _keep_lease(self) -> None:
+        """Renew in time; a worker that cannot must assume that the job is given to another."""
+        now = time.monotonic()
+        if now - self.asked < _CANCEL_POLL_SECONDS:
+            return
+        self.asked = now
+        try:
+            wanted = jobs.heartbeat(self.claim.job_id, fence=self.claim.fence)
+        except Fenced:
+            raise
+        except Exception as error:
+            log.warning("lease not renewed", job=self.claim.job_id, error=str(error))
+            if now - self.renewed > settings().lease_seconds * 2 / 3:
+                raise Fenced(self.claim.job_id) from error
+            return
+        self.renewed = now
+        self.cancelling = self.cancelling or wanted
+
+    def _mind(self, child: Child) -> None:
+        """Ask the trainer to stop when it is to, and end it when it does not."""
+        now = time.monotonic()
+        self.overdue = self.overdue or now > self.deadline
+        if not (self.cancelling or self.overdue or self.stopping.is_set()):
+            return
+        if self.kill_at is None:
+            child.stop()
+            grace = _CANCEL_GRACE_SECONDS if self.cancelling else settings().stop_grace_seconds
+            self.kill_at = now + grace
+        elif now > self.kill_at:
+            child.kill()
+
+    def _conclude(self, code: int, excerpt: list[str]) -> None:
+        job_id, fence = self.claim.job_id, self.claim.fence
+        try:
+            if self.failure is not None:
+                jobs.fail(job_id, fence=fence, error={**self.failure, "log_excerpt": excerpt})
+            elif self.finished and code == 0:
+                self._finish()
+            elif self.cancelling:
+                jobs.confirm_cancelled(job_id, fence=fence)
+            elif self.overdue:
+                jobs.fail(job_id, fence=fence, error=_overdue(self.claim).as_json())
+            elif code == EXIT_STOPPED and self.stopping.is_set():
+                jobs.release(job_id, fence=fence)
+                return
+            else:
+                jobs.crashed(job_id, fence=fence, error={**_crash(code).as_json(), "log_excerpt": excerpt})
+                return
+        except Fenced:
+            log.warning("fenced at the end", job=job_id, fence=fence)
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
+        log.info("attempt ended", job=job_id, attempt=self.claim.attempt, code=code)
+
+
+def _storage_error(error: OSError) -> dict[str, Any]:
+    failure = DistillError("storage_error", f"The artifact store failed: {error}.", hint="Submit it again.")
+    return {**failure.as_json(), "retryable": True}
+
+
+def _take(messages: queue.Queue[dict[str, Any] | None]) -> tuple[list[events.Event], bool]:
+    """What has come in, at most a batch, after a short wait; and whether it was the end."""
+    batch: list[events.Event] = []
+    try:
+        message = messages.get(timeout=_POLL_SECONDS)
+        while message is not None:
+            batch.append(events.from_json(message))
+            if len(batch) >= _BATCH:
+                return batch, False
+            message = messages.get_nowait()
+    except queue.Empty:
+        return batch, False
+    return batch, True
+
+
+def _overdue(claim: Claim) -> DistillError:
+    limit = claim.spec.training.max_runtime_seconds
+    return DistillError(
+        "max_runtime_exceeded",
+        f"The job ran for its max_runtime_seconds, {limit} s.",
+        hint="The student so far can be downloaded; raise max_runtime_seconds or lower epochs.",
+        param="/training/max_runtime_seconds",
+    )
+
+
+def _crash(code: int) -> DistillError:
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    return DistillError("internal_error", f"The trainer {how}.", hint="The log excerpt has its last words.")
+
+
+def _threads() -> int:
+    """All cores but one: OpenMP waits for its slowest thread at every operation, and the service runs too."""
+    return max(1, (os.cpu_count() or 1) - 1)

@@ -1,0 +1,109 @@
+"""The trainer: a process of its own that reads one order, trains, and writes events. It holds no credentials.
+
+Standard input: one JSON line, the order; its end later means that the supervisor is gone.
+Standard output: one JSON line an event. SIGTERM: finish the step, write a checkpoint, exit with 75.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from worker import lifeline
+
+EXIT_STOPPED = 75
+"""Stopped on request with everything needed to go on (EX_TEMPFAIL)."""
+
+
+def main() -> None:
+    """Run one order to its end."""
+    faulthandler.enable()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    order = json.loads(sys.stdin.buffer.readline())
+    lifeline.watch(lambda: os._exit(EXIT_STOPPED))
+    with _events_only(sys.stdout.fileno()) as out:
+        sys.exit(EXIT_STOPPED if _train(order, out, stop) else 0)
+
+
+@contextlib.contextmanager
+def _events_only(fd: int) -> Iterator[IO[str]]:
+    """A stream on the real standard output; whatever else prints goes to standard error."""
+    with os.fdopen(os.dup(fd), "w", encoding="utf-8") as out:
+        os.dup2(sys.stderr.fileno(), fd)
+        yield out
+
+
+def _train(order: dict[str, Any], out: IO[str], stop: threading.Event) -> bool:
+    """Yield everything to ``out``; whether it was stopped before the end."""
+    import torch
+
+    from distill import events
+    from distill.errors import DistillError
+
+    def say(event: events.Event) -> None:
+        out.write(json.dumps(events.to_json(event)) + "\n")
+        out.flush()
+
+    _tune(order["threads"])
+    try:
+        with contextlib.closing(_events(order)) as stream:
+            for event in stream:
+                say(event)
+                if stop.is_set() and not isinstance(event, events.Finished):
+                    return True
+    except DistillError as error:
+        say(events.Failed(error=error.as_json()))
+    except torch.OutOfMemoryError as error:
+        message = f"The device is out of memory: {str(error).splitlines()[0]}"
+        failure = DistillError("out_of_memory", message, hint="Use a smaller batch_size.", param="/training/batch_size")
+        say(events.Failed(error=failure.as_json()))
+    return False
+
+
+def _events(order: dict[str, Any]) -> Generator[Any]:
+    from distill.preparation import TeacherFile
+    from distill.spec import DistillSpec, NetworkOptions
+    from distill.trainer import Inputs, train
+
+    teacher = order["teacher"]
+    return train(
+        DistillSpec.model_validate(order["spec"]),
+        Inputs(
+            teacher=TeacherFile(
+                path=Path(teacher["path"]),
+                architecture=teacher["architecture"],
+                options=NetworkOptions.model_validate(teacher["options"]),
+                num_classes=teacher["num_classes"],
+                in_channels=teacher["in_channels"],
+            ),
+            dataset_path=Path(order["dataset_path"]),
+            workdir=Path(order["workdir"]),
+            device=order["device"],
+            recorded_step=order["recorded_step"],
+        ),
+    )
+
+
+def _tune(threads: int) -> None:
+    """Threads as told, and the same numbers from the same seed."""
+    import torch
+
+    torch.set_num_threads(threads)
+    if torch.cuda.is_available():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+
+
+if __name__ == "__main__":
+    main()
