@@ -1,0 +1,1 @@
+"""One router a file; each route translates and calls one service function."""

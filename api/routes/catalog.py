@@ -1,0 +1,38 @@
+"""What may be asked for: methods, networks, the schema of a request."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from api.schemas import MethodList, MethodSchema, NetworkList, NetworkSchema
+from distill import architectures
+from distill.spec import DistillSpec, NetworkOptions, method_schemas
+
+router = APIRouter(tags=["catalog"])
+
+
+@router.get("/methods")
+def list_methods() -> MethodList:
+    """Ways to distil, each with its settings and their defaults."""
+    found = (
+        MethodSchema(type=method["type"], summary=method["summary"], json_schema=method["schema"])
+        for method in method_schemas()
+    )
+    return MethodList(data=list(found))
+
+
+@router.get("/networks")
+def list_networks(
+    q: Annotated[str, Query(max_length=64, description="Part of the name.")] = "",
+) -> NetworkList:
+    """Networks for teachers and students, with their sizes and costs."""
+    found = [NetworkSchema.model_validate(entry) for entry in architectures.catalog(q)]
+    return NetworkList(data=found, options_schema=NetworkOptions.model_json_schema())
+
+
+@router.get("/schemas/distill.json")
+def get_distill_schema() -> dict[str, Any]:
+    """The JSON schema of the body of POST /distill."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **DistillSpec.model_json_schema()}

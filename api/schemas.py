@@ -1,0 +1,257 @@
+"""What is read, but for jobs: lists, uploads, inputs, what may be asked for, the service's health."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from distill.spec import NetworkOptions, Spec
+from models import Dataset, Teacher, Upload
+from service.uploads import Purpose
+
+Item = TypeVar("Item", bound=BaseModel)
+SHA256 = "^[0-9a-fA-F]{64}$"
+
+
+class Schema(BaseModel):
+    """Base of what is read; new fields may come."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class Listing(Schema, Generic[Item]):
+    """One page, newest first; go on with `after=<last_id>`."""
+
+    object: Literal["list"] = "list"
+    data: list[Item]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+
+    @classmethod
+    def of(cls, items: list[Item], *, has_more: bool) -> Listing[Item]:
+        ids = [str(getattr(item, "id", None) or getattr(item, "name", "")) for item in items]
+        return cls(data=items, has_more=has_more, first_id=ids[0] if ids else None, last_id=ids[-1] if ids else None)
+
+
+class ErrorSchema(Schema):
+    """Why a job, a teacher or a data set failed."""
+
+    code: str
+    message: str
+    param: str | None = None
+    """JSON pointer into the request that caused it."""
+    phase: str | None = None
+    hint: str = ""
+    retryable: bool = False
+    log_excerpt: list[str] = Field(default_factory=list)
+    did_you_mean: list[str] = Field(default_factory=list)
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+# ---------------------------------------------------------------- uploads
+
+
+class UploadRequest(Spec):
+    """Announces a file."""
+
+    filename: str = Field(min_length=1, max_length=255)
+    bytes: int = Field(ge=1, le=2**53)
+    purpose: Purpose
+    sha256: str | None = Field(default=None, pattern=SHA256)
+
+
+class CompleteRequest(Spec):
+    """May give the hash that was not known when the file was announced."""
+
+    sha256: str | None = Field(default=None, pattern=SHA256)
+
+
+class UploadSchema(Schema):
+    """A file on its way in."""
+
+    id: str
+    object: Literal["upload"] = "upload"
+    filename: str
+    purpose: str
+    bytes: int
+    """As announced."""
+    offset: int
+    """Bytes that have arrived."""
+    sha256: str | None
+    status: str
+    """pending, then completed."""
+    created_at: datetime
+    expires_at: datetime
+    """A pending upload is forgotten then."""
+
+    @classmethod
+    def of(cls, row: Upload) -> UploadSchema:
+        return cls(
+            id=row.id,
+            filename=row.filename,
+            purpose=row.purpose,
+            bytes=row.size,
+            offset=row.offset,
+            sha256=row.sha256,
+            status=row.status,
+            created_at=row.created_at,
+            expires_at=row.expires_at,
+        )
+
+
+# ---------------------------------------------------------------- inputs
+
+
+class TeacherRequest(Spec):
+    """Registers uploaded weights."""
+
+    upload_id: str
+    architecture: str
+    """A name from GET /networks."""
+    options: NetworkOptions = NetworkOptions()
+
+
+class DatasetRequest(Spec):
+    """Registers uploaded images."""
+
+    upload_id: str
+    format: Literal["auto", "npz", "idx", "imagefolder"] = "auto"
+
+
+class InputSchema(Schema):
+    """What teachers and data sets have in common."""
+
+    id: str
+    status: str
+    """processing, then ready or error."""
+    upload_id: str
+    filename: str
+    bytes: int
+    sha256: str
+    report: dict[str, Any]
+    """What the checks found."""
+    error: ErrorSchema | None
+    created_at: datetime
+    ready_at: datetime | None
+
+
+class TeacherSchema(InputSchema):
+    """Trained weights under their architecture."""
+
+    object: Literal["teacher"] = "teacher"
+    architecture: str
+    options: dict[str, Any]
+    num_classes: int
+    in_channels: int
+
+    @classmethod
+    def of(cls, row: Teacher) -> TeacherSchema:
+        return cls(
+            **_common(row),
+            architecture=row.architecture,
+            options=row.options,
+            num_classes=row.num_classes,
+            in_channels=row.in_channels,
+        )
+
+
+class DatasetSchema(InputSchema):
+    """Labelled images; the report holds classes, splits and statistics once it is ready."""
+
+    object: Literal["dataset"] = "dataset"
+    format: str
+
+    @classmethod
+    def of(cls, row: Dataset) -> DatasetSchema:
+        return cls(**_common(row), format=row.format)
+
+
+def _common(row: Teacher | Dataset) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "status": row.status,
+        "upload_id": row.upload_id,
+        "filename": row.filename,
+        "bytes": row.size,
+        "sha256": row.sha256,
+        "report": row.report,
+        "error": row.error,
+        "created_at": row.created_at,
+        "ready_at": row.ready_at,
+    }
+
+
+# ---------------------------------------------------------------- what may be asked for
+
+
+class MethodSchema(Schema):
+    """A way to distil."""
+
+    type: str
+    summary: str
+    json_schema: dict[str, Any] = Field(serialization_alias="schema")
+    """JSON schema of its settings with their defaults."""
+
+
+class MethodList(Schema):
+    """All methods."""
+
+    object: Literal["list"] = "list"
+    data: list[MethodSchema]
+
+
+class NetworkSchema(Schema):
+    """A network of the zoo, at 100 classes and images of 3 x 32 x 32."""
+
+    name: str
+    family: str
+    stages: list[int]
+    """Output channels of each stage."""
+    feature_width: int
+    """Length of the penultimate vector."""
+    parameters: int
+    macs: int
+    """Multiply-adds of one image."""
+    roles: list[str]
+
+
+class NetworkList(Schema):
+    """Networks, and what may be varied about each."""
+
+    object: Literal["list"] = "list"
+    data: list[NetworkSchema]
+    options_schema: dict[str, Any]
+
+
+# ---------------------------------------------------------------- the service
+
+
+class Alive(Schema):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Check(Schema):
+    """One thing that the service needs."""
+
+    ok: bool
+    detail: str
+
+
+class Readiness(Schema):
+    """Whether jobs would be taken and run now."""
+
+    ready: bool
+    checks: dict[str, Check]
+
+
+class Version(Schema):
+    """What runs here."""
+
+    name: Literal["limbeck"] = "limbeck"
+    version: str
+    api: Literal["v1"] = "v1"
