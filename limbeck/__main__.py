@@ -1,0 +1,3 @@
+from limbeck.main import app
+
+app()

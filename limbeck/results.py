@@ -1,0 +1,93 @@
+"""What the service answers, typed as far as the client and the command read it; more fields may come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+
+class Upload(TypedDict, total=False):
+    """A file on its way, or arrived."""
+
+    id: str
+    filename: str
+    bytes: int
+    sha256: str
+    status: str
+
+
+class Input(TypedDict, total=False):
+    """A teacher or a data set; ``status`` is processing, ready or error."""
+
+    id: str
+    status: str
+    sha256: str
+    architecture: str
+    options: dict[str, Any]
+    format: str
+    error: dict[str, Any] | None
+
+
+class Progress(TypedDict, total=False):
+    """Where a running job stands; seconds, and images of one run."""
+
+    run: str
+    epoch: int
+    epochs: int
+    step: int
+    total_steps: int
+    percent: float
+    eta_seconds: float | None
+    images_per_second: float
+
+
+class Job(TypedDict, total=False):
+    """One submitted run."""
+
+    id: str
+    name: str
+    status: str
+    is_terminal: bool
+    phase: str | None
+    status_reason: str | None
+    queue: dict[str, Any] | None
+    progress: Progress | None
+    metrics: dict[str, Any]
+    config: dict[str, Any]
+    config_resolved: dict[str, Any] | None
+    error: dict[str, Any] | None
+    links: dict[str, str]
+
+
+class Figures(TypedDict, total=False):
+    """One network in the report: shares of 1, counts, bytes, milliseconds for one image on the CPU."""
+
+    top1: float
+    top5: float
+    ece: float
+    parameters: int
+    macs: int
+    bytes: int
+    latency_ms: float
+    agreement: float
+    kl_to_teacher: float
+    cka: float
+
+
+class Report(TypedDict, total=False):
+    """Teacher, student and plainly trained student side by side."""
+
+    teacher: Figures
+    student: Figures
+    baseline: Figures | None
+    head: str
+    method: str
+
+
+@dataclass(frozen=True)
+class JobEvent:
+    """One event of a job; ``id`` grows within the job, so that a reader can go on behind it."""
+
+    id: int
+    type: str
+    data: dict[str, Any]

@@ -1,0 +1,125 @@
+"""From files and flags to a submitted job: uploads what the service does not have yet, then posts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from pydantic import ValidationError
+from rich.console import Console
+
+from distill.spec import NetworkOptions
+from limbeck.client import Client, Kind, sha256_of
+from limbeck.console import bytes_text, say, transfer
+from limbeck.errors import CommandError
+from limbeck.results import Input, Job
+
+_PURPOSE: dict[Kind, Literal["teacher", "dataset"]] = {"teachers": "teacher", "datasets": "dataset"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalFile:
+    """A file to be sent, and what the service has to know about it: ``architecture`` and ``options``, or ``format``."""
+
+    path: Path
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The body of POST /distill, and the local files that its teacher and data set still are."""
+
+    body: dict[str, Any]
+    teacher: LocalFile | None = None
+    dataset: LocalFile | None = None
+
+
+def read_request(path: Path) -> Request:
+    """A request from a JSON file: the body of POST /distill, or one with local files.
+
+    ``"teacher_upload": {"file", "architecture", "options"}`` and ``"dataset_upload": {"file", "format"}`` stand for
+    ``teacher`` and ``dataset``; the files are looked for beside the JSON file.
+
+    Raises:
+        CommandError: the file is missing or not a JSON object.
+    """
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CommandError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise CommandError(f"{path} is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise CommandError(f"{path} holds no JSON object")
+    files = {name: _local_file(body.pop(f"{name}_upload", None), path.parent) for name in ("teacher", "dataset")}
+    return Request(body=body, **files)
+
+
+def send(client: Client, request: Request, *, out: Console, dry_run: bool = False) -> Job:
+    """Upload what is new, wait until it is checked, and submit.
+
+    Raises:
+        ApiError, InputRejected, Unreachable: as the client's methods.
+        CommandError: a file is missing, or a teacher has no architecture.
+    """
+    body = dict(request.body)
+    if request.teacher:
+        body["teacher"] = {"id": _provide(client, "teachers", request.teacher, out)}
+    if request.dataset:
+        body["dataset"] = {"id": _provide(client, "datasets", request.dataset, out)}
+    return client.distill(body, dry_run=dry_run)
+
+
+def _provide(client: Client, kind: Kind, file: LocalFile, out: Console) -> str:
+    """The id of a teacher or a data set with the file's bytes: one that is there, or a new one."""
+    if not file.path.is_file():
+        raise CommandError(f"there is no file {file.path}")
+    if kind == "teachers" and not file.facts.get("architecture"):
+        raise CommandError("a teacher needs the name of its architecture; GET /networks lists them")
+    label = f"{_PURPOSE[kind]} {file.path.name}"
+    if found := _existing(client, kind, file):
+        say(out, f"{label}: already there as {found['id']}, not sent again")
+        return found["id"]
+    with transfer(out, f"sending {label}") as on_progress:
+        upload = client.upload(file.path, purpose=_PURPOSE[kind], on_progress=on_progress)
+    made = _create(client, kind, upload["id"], file)
+    say(out, f"{label}: sent ({bytes_text(file.path.stat().st_size)}), {made['id']}; being checked ...")
+    return client.wait_ready(kind, made["id"])["id"]
+
+
+def _create(client: Client, kind: Kind, upload_id: str, file: LocalFile) -> Input:
+    if kind == "teachers":
+        return client.create_teacher(upload_id, file.facts["architecture"], file.facts.get("options"))
+    return client.create_dataset(upload_id, file.facts.get("format") or "auto")
+
+
+def _existing(client: Client, kind: Kind, file: LocalFile) -> Input | None:
+    sha256 = sha256_of(file.path)
+    for found in client.inputs(kind):
+        if found.get("sha256") == sha256 and found["status"] == "ready" and _same_facts(kind, found, file):
+            return found
+    return None
+
+
+def _same_facts(kind: Kind, found: Input, file: LocalFile) -> bool:
+    if kind == "datasets":
+        wanted = file.facts.get("format") or "auto"
+        return wanted in ("auto", found.get("format"))
+    try:
+        mine = NetworkOptions(**file.facts.get("options") or {})
+        same = NetworkOptions(**found.get("options") or {}) == mine
+    except ValidationError:
+        return False  # the service will say what is wrong with them
+    return same and found.get("architecture") == file.facts["architecture"]
+
+
+def _local_file(entry: object, folder: Path) -> LocalFile | None:
+    if entry is None:
+        return None
+    if not isinstance(entry, dict) or "file" not in entry:
+        raise CommandError('an upload in a request file looks like {"file": "teacher.safetensors", ...}')
+    facts = cast(dict[str, Any], entry)
+    return LocalFile(path=folder / str(facts["file"]), facts={k: v for k, v in facts.items() if k != "file"})

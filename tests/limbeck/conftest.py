@@ -1,0 +1,95 @@
+"""A real HTTP server on a free port that says what a test tells it to, faults included."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+@dataclass
+class Asked:
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class Service:
+    """Answers by method and path (without its query), in turn; the last one again and again."""
+
+    url: str = ""
+    asked: list[Asked] = field(default_factory=list)
+    answers: dict[tuple[str, str], list[Answer]] = field(default_factory=dict)
+
+    def on(self, method: str, path: str, *answers: Answer) -> None:
+        self.answers[method, path] = list(answers)
+
+    def times(self, method: str, path: str) -> int:
+        return sum((a.method, a.path.split("?")[0]) == (method, path) for a in self.asked)
+
+    @staticmethod
+    def reply(status: int, body: Any = None, **headers: str) -> Answer:
+        data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+
+        def answer(request: BaseHTTPRequestHandler) -> None:
+            request.send_response(status)
+            for name, value in headers.items():
+                request.send_header(name.replace("_", "-"), value)
+            if "Content_Length" not in headers:
+                request.send_header("Content-Length", str(len(data)))
+            request.send_header("Connection", "close")
+            request.end_headers()
+            request.wfile.write(data)
+
+        return answer
+
+    @staticmethod
+    def hang_up(request: BaseHTTPRequestHandler) -> None:
+        request.close_connection = True
+
+    def handle(self, request: BaseHTTPRequestHandler) -> None:
+        length = int(request.headers.get("Content-Length") or 0)
+        body = request.rfile.read(length) if length else b""
+        self.asked.append(Asked(request.command, request.path, dict(request.headers), body))
+        answers = self.answers.get((request.command, request.path.split("?")[0]))
+        if not answers:
+            self.reply(404, {"code": "not_found", "detail": f"nothing at {request.path}"})(request)
+            return
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        answer(request)
+        request.close_connection = True
+
+
+@pytest.fixture
+def scripted() -> Iterator[Service]:
+    service = Service()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Nothing: the test looks at `asked`."""
+
+        def _handle(self) -> None:
+            service.handle(self)
+
+        do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = _handle
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        service.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield service
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from limbeck import Client
+from limbeck.errors import CommandError
+from limbeck.flags import Flags, apply
+from limbeck.submit import LocalFile, Request, read_request, send
+
+DEMO = {
+    "name": "demo",
+    "teacher_upload": {"file": "teacher.safetensors", "architecture": "resnet20", "options": {"stem_stride": 2}},
+    "dataset_upload": {"file": "images.npz", "format": "npz"},
+    "student": {"architecture": "resnet8", "options": {"stem_stride": 2}},
+    "training": {"epochs": 40},
+}
+
+
+@pytest.fixture
+def client(scripted: Any) -> Iterator[Client]:
+    with Client(scripted.url) as made:
+        yield made
+
+
+def test_files_lie_beside_the_request(tmp_path: Path) -> None:
+    (tmp_path / "demo.json").write_text(json.dumps(DEMO))
+    request = read_request(tmp_path / "demo.json")
+    assert request.body == {k: DEMO[k] for k in ("name", "student", "training")}
+    assert request.teacher == LocalFile(
+        path=tmp_path / "teacher.safetensors", facts={"architecture": "resnet20", "options": {"stem_stride": 2}}
+    )
+    assert request.dataset == LocalFile(path=tmp_path / "images.npz", facts={"format": "npz"})
+
+
+@pytest.mark.parametrize(("text", "words"), [(None, "cannot read"), ("{", "is not JSON"), ("[]", "no JSON object")])
+def test_a_request_that_cannot_be_read(tmp_path: Path, text: str | None, words: str) -> None:
+    if text is not None:
+        (tmp_path / "job.json").write_text(text)
+    with pytest.raises(CommandError, match=words):
+        read_request(tmp_path / "job.json")
+
+
+def test_flags_overrule_the_file(tmp_path: Path) -> None:
+    (tmp_path / "demo.json").write_text(json.dumps(DEMO))
+    base = read_request(tmp_path / "demo.json")
+    laid = apply(
+        Flags(
+            teacher=tmp_path / "other.safetensors",
+            teacher_options={"width": 2.0, "stem_stride": None},
+            student_options={"width": 0.5, "stem_stride": None},
+            head="teacher",
+            training={"epochs": 3, "seed": None, "baseline": False},
+        ),
+        base,
+    )
+    assert laid.teacher == LocalFile(
+        path=tmp_path / "other.safetensors",
+        facts={"architecture": "resnet20", "options": {"stem_stride": 2, "width": 2.0}},
+    )
+    assert laid.dataset == base.dataset
+    assert laid.body["student"] == {"architecture": "resnet8", "options": {"stem_stride": 2, "width": 0.5}}
+    assert laid.body["training"] == {"epochs": 3, "baseline": False}
+    assert laid.body["method"] == {"type": "srrl", "srrl": {"head": "teacher"}}
+    assert base.body["training"] == {"epochs": 40}
+
+
+def test_flags_alone_make_a_request_or_say_what_is_missing(tmp_path: Path) -> None:
+    flags = Flags(
+        teacher=tmp_path / "t", teacher_architecture="resnet20", data=tmp_path / "d", student="resnet8", method="ce"
+    )
+    laid = apply(flags, Request(body={}))
+    assert laid.body == {"student": {"architecture": "resnet8"}, "method": {"type": "ce"}}
+    with pytest.raises(CommandError, match="--teacher, --data, --student"):
+        apply(Flags(), Request(body={}))
+    with pytest.raises(CommandError, match="give it with --teacher"):
+        apply(Flags(teacher_architecture="resnet20"), Request(body={}))
+
+
+def test_what_the_service_has_is_not_sent_again(scripted: Any, client: Client, tmp_path: Path) -> None:
+    (tmp_path / "demo.json").write_text(json.dumps(DEMO))
+    (tmp_path / "teacher.safetensors").write_bytes(b"weights")
+    (tmp_path / "images.npz").write_bytes(b"images")
+    weights, images = (hashlib.sha256(data).hexdigest() for data in (b"weights", b"images"))
+    teachers = [
+        {"id": "tch_4", "status": "error", "sha256": weights, "architecture": "resnet20"},
+        {"id": "tch_3", "status": "ready", "sha256": weights, "architecture": "resnet20", "options": {}},
+        {"id": "tch_2", "status": "ready", "sha256": images, "architecture": "resnet20"},
+        {
+            "id": "tch_1",
+            "status": "ready",
+            "sha256": weights,
+            "architecture": "resnet20",
+            "options": {"width": 1.0, "stem_stride": 2},
+        },
+    ]
+    scripted.on("GET", "/teachers", scripted.reply(200, {"data": teachers}))
+    scripted.on("GET", "/datasets", scripted.reply(200, {"data": []}))
+    scripted.on("POST", "/uploads", scripted.reply(201, {"id": "up_9"}))
+    scripted.on("PUT", "/uploads/up_9/content", scripted.reply(200, {}))
+    scripted.on("POST", "/uploads/up_9/complete", scripted.reply(200, {"id": "up_9"}))
+    scripted.on("POST", "/datasets", scripted.reply(202, {"id": "ds_9", "status": "processing"}))
+    scripted.on("GET", "/datasets/ds_9", scripted.reply(200, {"id": "ds_9", "status": "ready"}))
+    scripted.on("POST", "/distill", scripted.reply(202, {"id": "dj_9"}))
+    out = Console(record=True, width=200)
+    assert send(client, read_request(tmp_path / "demo.json"), out=out)["id"] == "dj_9"
+
+    posted = {a.path: json.loads(a.body) for a in scripted.asked if a.method == "POST" and a.body}
+    assert posted["/distill"]["teacher"] == {"id": "tch_1"}
+    assert posted["/distill"]["dataset"] == {"id": "ds_9"}
+    assert posted["/datasets"] == {"upload_id": "up_9", "format": "npz"}
+    assert "/teachers" not in posted
+    assert "teacher teacher.safetensors: already there as tch_1, not sent again" in out.export_text()

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from limbeck import Client
+from limbeck import watch as watch_module
+from limbeck.report import conclusion, report_table
+from limbeck.results import Report
+from limbeck.watch import outcome, watch
+
+
+def job(status: str, phase: str | None = None, **more: Any) -> dict[str, Any]:
+    ended = status in {"succeeded", "failed"}
+    return {"id": "dj_1", "status": status, "phase": phase, "is_terminal": ended, **more}
+
+
+def training(run: str, epoch: int) -> dict[str, Any]:
+    progress = {
+        "run": run,
+        "epoch": epoch,
+        "epochs": 40,
+        "percent": 30.0,
+        "eta_seconds": 75.0,
+        "images_per_second": 9e3,
+    }
+    return job("running", "training", progress=progress, metrics={"teacher": {"top1": 0.931}})
+
+
+@pytest.fixture
+def distilling(scripted: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A service with a job that trains the student, then the baseline, then is done."""
+    monkeypatch.setattr(watch_module, "_POLL", 0.02)
+    states = [
+        job("queued", queue={"position": 3, "waiting_for": "worker"}),
+        job("running", "preparing"),
+        training("student", 12),
+        training("student", 12),
+        training("baseline", 40),
+        job("succeeded", metrics={"teacher": {"top1": 0.931}}),
+    ]
+    scripted.on("GET", "/distill/dj_1", *(scripted.reply(200, state) for state in states))
+    events = [
+        ("log", {"level": "info", "message": "teacher: 93.1 % on the test images"}),
+        ("metric", {"step": 1, "epoch": 12, "values": {"val/top1": 0.8712, "train/loss": 0.5}}),
+        ("metric", {"step": 2, "epoch": 40, "values": {"baseline/val/top1": 0.8451}}),
+        ("end", {}),
+    ]
+    listed = [{"id": n, "type": kind, "data": data} for n, (kind, data) in enumerate(events, 1)]
+    scripted.on(
+        "GET",
+        "/distill/dj_1/events",
+        scripted.reply(200, {"data": listed[:1], "has_more": False}),
+        scripted.reply(503, {"detail": "restarting"}, Retry_After="0"),
+        scripted.reply(200, {"data": listed[1:2], "has_more": True}),
+        scripted.reply(200, {"data": listed[2:], "has_more": False}),
+        scripted.reply(200, {"data": [], "has_more": False}),
+    )
+    return scripted
+
+
+def test_lines_for_a_pipe(distilling: Any) -> None:
+    out = Console(file=io.StringIO(), width=200)
+    with Client(distilling.url) as client:
+        assert watch(client, "dj_1", out=out)["status"] == "succeeded"
+    text = out.file.getvalue()  # type: ignore[attr-defined]
+    for part in (
+        "queued, 2 before it, waiting for a worker\n",
+        "preparing\n",
+        "training student\n",
+        "training labels alone\n",
+        "teacher: 93.1 % on the test images\n",
+        "student: epoch 12, 87.1%",
+        "labels alone: epoch 40, 84.5%",
+        "succeeded\n",
+    ):
+        assert part in text
+    assert text.count("training student") == 1
+    assert text.count("student: epoch 12") == 1
+    asked = [a.path.split("after=")[1].split("&")[0] for a in distilling.asked if "events" in a.path]
+    assert asked[:5] == ["0", "1", "1", "2", "4"]
+
+
+def test_bars_for_a_terminal(distilling: Any) -> None:
+    out = Console(file=io.StringIO(), width=200, force_terminal=True, color_system=None)
+    with Client(distilling.url) as client:
+        watch(client, "dj_1", out=out)
+    text = out.file.getvalue()  # type: ignore[attr-defined]
+    for part in ("the whole job", "epoch 12/40  9,000 images/s", "87.1% (teacher 93.1%)", "1:15 left", "84.5%"):
+        assert part in text
+
+
+def test_a_failed_job_says_why() -> None:
+    error = {"code": "loss_diverged", "message": "The loss became NaN at step 3.", "hint": "Lower the rate."}
+    failed: Any = job("failed", error=error)
+    assert outcome(failed) == "failed - The loss became NaN at step 3. - Lower the rate."
+
+
+def test_the_report_as_a_table(tmp_path: Path) -> None:
+    report: Report = {
+        "method": "srrl",
+        "head": "teacher",
+        "teacher": {"top1": 0.9312, "parameters": 308_000, "bytes": 1_240_000, "latency_ms": 1.5},
+        "baseline": {"top1": 0.8470, "parameters": 24_000, "bytes": 98_000, "latency_ms": 0.4, "agreement": 0.86},
+        "student": {"top1": 0.8850, "parameters": 24_000, "bytes": 98_000, "latency_ms": 0.4, "agreement": 0.9},
+    }
+    out = Console(record=True, width=160, file=io.StringIO())
+    out.print(report_table(report))
+    rows = {line.split("│")[1].strip(): line for line in out.export_text().splitlines() if line.count("│") == 5}
+    assert [rows["accuracy"].split("│")[n].strip() for n in (2, 3, 4)] == ["93.12%", "84.70%", "88.50%"]
+    assert [rows["file"].split("│")[n].strip() for n in (2, 3, 4)] == ["1.2 MB", "98 kB", "98 kB"]
+    assert [rows["agrees with teacher"].split("│")[n].strip() for n in (2, 3, 4)] == ["", "86.00%", "90.00%"]
+    words = conclusion(report)
+    for part in ("+3.80 points", "12.8 times fewer", "head: teacher"):
+        assert part in words
+    without: Report = {"teacher": report["teacher"], "student": report["student"], "baseline": None}
+    out.print(report_table(without))
+    assert "points" not in conclusion(without)
