@@ -212,7 +212,9 @@ def test_a_job_whose_message_was_lost_is_rung_for_again(
     until(job_id, lambda j: j.dispatched_at is not None)
     with database.begin() as session:
         session.execute(delete(OutboxMessage))
-    queue.configure().control.purge()
+    app = queue.configure()
+    with app.connection_for_write() as connection:
+        app.control.purge(connection)
 
     assert until(job_id, lambda j: j.is_terminal).status == "succeeded"
 
