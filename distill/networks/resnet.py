@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill.anatomy import Anatomy
 from distill.architectures import Block, Blueprint, Options, blueprint
 from distill.networks.initialisation import init_convolutions
 
@@ -38,7 +39,9 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """Stem, three stages, pooling, classifier: images (B, C, H, W) of any size to logits (B, K)."""
 
-    stages: ClassVar[tuple[str, ...]] = ("layer1", "layer2", "layer3")
+    anatomy: ClassVar[Anatomy] = Anatomy(
+        stages=("layer1", "layer2", "layer3"), pooling="avgpool", classifiers=("fc",)
+    )
 
     def __init__(self, plan: Blueprint, *, num_classes: int, in_channels: int) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill.anatomy import Anatomy
 from distill.architectures import Block, Blueprint, Options, blueprint
 from distill.networks.initialisation import init_convolutions
 
@@ -47,7 +48,9 @@ class Stage(nn.Module):
 class WideResNet(nn.Module):
     """Stem, stages, batch norm and ReLU, pooling, classifier: images (B, C, H, W) of any size to logits (B, K)."""
 
-    stages: ClassVar[tuple[str, ...]] = ("block1", "block2", "block3")
+    anatomy: ClassVar[Anatomy] = Anatomy(
+        stages=("block1", "block2", "block3"), pooling="avgpool", classifiers=("fc",)
+    )
 
     def __init__(self, plan: Blueprint, *, num_classes: int, in_channels: int) -> None:
         super().__init__()

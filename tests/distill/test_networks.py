@@ -105,7 +105,7 @@ def test_what_is_pooled_is_what_the_classifier_reads(name: str) -> None:
 def test_only_a_resnet_pools_what_its_last_stage_puts_out(name: str) -> None:
     network = build(name).eval()
     last: list[Tensor] = []
-    network.get_submodule(network.stages[-1]).register_forward_hook(lambda *call: last.append(call[2]))
+    network.get_submodule(network.anatomy.stages[-1]).register_forward_hook(lambda *call: last.append(call[2]))
     (pooled,) = seen_inputs(network, ["avgpool"], torch.randn(2, 3, 32, 32))
 
     assert last[0].shape == pooled.shape
@@ -125,7 +125,7 @@ def seen_inputs(network: nn.Module, modules: list[str], images: Tensor) -> list[
 def test_stages_halve_the_map_and_have_the_described_widths(name: str) -> None:
     network = build(name).eval()
     shapes: list[tuple[int, ...]] = []
-    for path in network.stages:
+    for path in network.anatomy.stages:
         network.get_submodule(path).register_forward_hook(lambda *call: shapes.append(tuple(call[2].shape)))
     network(torch.randn(1, 3, 32, 32))
 
@@ -147,7 +147,7 @@ def test_the_forward_leaves_the_images_and_the_stages_alone(name: str) -> None:
     images = torch.randn(2, 3, 16, 16)
     before = images.clone()
     seen: list[tuple[Tensor, Tensor]] = []
-    for path in network.stages:
+    for path in network.anatomy.stages:
         network.get_submodule(path).register_forward_hook(lambda *call: seen.append((call[2], call[2].clone())))
     network(images)
 

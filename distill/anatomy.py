@@ -1,0 +1,22 @@
+"""Where a network's parts are, in names of modules: what the taps hook and the methods read. Free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anatomy:
+    """A network's own declaration of its stages, its pooling and its head.
+
+    Attributes:
+        stages: modules in a row whose outputs are the stages' maps, the first stage first; stage 1 is the
+            paper's conv2. Empty where a network has no such row.
+        pooling: the module whose input is the last map, averaged over its places for the classifier;
+            None where the classifier reads something else (a class token, say).
+        classifiers: the last linear layers; where there are several, the mean of their logits is the answer.
+    """
+
+    stages: tuple[str, ...]
+    pooling: str | None
+    classifiers: tuple[str, ...]
