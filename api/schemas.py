@@ -7,7 +7,8 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from distill.spec import NetworkOptions, Spec
+from distill.method_specs import Spec
+from distill.spec import NetworkOptions
 from models import Dataset, Teacher, Upload
 from service.uploads import Purpose
 

@@ -47,6 +47,13 @@ def softmax_regression(
     return F.kl_div(log_q, p, reduction="batchmean")
 
 
+def label_cross_entropy(logits_BK: Tensor, labels_B: Tensor) -> Tensor:
+    """Mean cross-entropy over the images that have a label, those with one of 0 or more; 0 when none has."""
+    labelled_B = labels_B >= 0
+    losses_B = F.cross_entropy(logits_BK.float(), labels_B, ignore_index=-1, reduction="none")
+    return losses_B.sum() / labelled_B.sum().clamp(min=1)
+
+
 def _squared(a: Tensor, b: Tensor, reduction: Reduction) -> Tensor:
     squares = torch.square(a.float() - b.float())
     return squares.mean() if reduction == "mean" else squares.sum(dim=1).mean()

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
 from distill import architectures
-from distill.batch import Method
+from distill.batch import Method, ResultHead
 from distill.errors import InputError
-from distill.methods.ce import CE
-from distill.methods.srrl import SRRL, Connector
+from distill.method_specs import CEMethod, ExtraMethod, MethodSpec, SRRLMethod, settings_of
+from distill.methods.srrl import SRRL, Connector, VectorConnector
 from distill.networks import resnet, wrn
-from distill.spec import CEMethod, MethodSpec, NetworkOptions, SRRLMethod
+from distill.objective import LabelLoss, Objective
+from distill.pairs import Pair
+from distill.spec import NetworkOptions
 from distill.students import ReusedHead
 
 _SAVE_HINT = "Save it with safetensors.torch.save_file(network.state_dict(), path)."
@@ -33,24 +36,21 @@ def build_network(architecture: str, *, options: NetworkOptions, num_classes: in
     return _FAMILIES[family](architecture, options=options, num_classes=num_classes, in_channels=in_channels)
 
 
-def build_method(spec: MethodSpec, *, classifier: nn.Linear, student_width: int) -> Method:
-    """The method of a resolved spec (``activation`` is no longer ``auto``)."""
+def build_objective(spec: MethodSpec, *, pair: Pair, label_loss: LabelLoss, label_part: str) -> Objective:
+    """What a run descends on, with the layers of its methods made for this pair."""
+    if isinstance(spec, CEMethod):
+        return Objective(label_loss, label_part=label_part)
+    methods = [build_method(each, pair=pair) for each in (spec, *spec.extra)]
+    weight = settings_of(spec).label_weight
+    return Objective(label_loss, label_part=label_part, label_weight=weight, methods=methods)
+
+
+def build_method(spec: ExtraMethod, *, pair: Pair) -> Method:
+    """One method, without its extra terms."""
     match spec:
-        case CEMethod():
-            return CE()
         case SRRLMethod(srrl=settings):
-            assert settings.activation != "auto"
-            return SRRL(
-                classifier,
-                student_width=student_width,
-                relu=settings.activation == "relu",
-                feature_weight=settings.feature_weight,
-                regression_weight=settings.regression_weight,
-                label_weight=settings.label_weight,
-                regression_loss=settings.regression_loss,
-                reduction=settings.reduction,
-                head=settings.head,
-            )
+            return SRRL(settings, pair=pair)
+    raise AssertionError(f"no method for {spec!r}")
 
 
 def load_weights(network: nn.Module, path: Path) -> dict[str, str]:
@@ -108,10 +108,19 @@ def _student(metadata: dict[str, str]) -> nn.Module:
     network = build_network(metadata["architecture"], options=options, num_classes=classes, in_channels=channels)
     if metadata["head"] == "own":
         return network
-    student_width, teacher_width = json.loads(metadata["connector"])["widths"]
-    relu = json.loads(metadata["connector"])["activation"] == "relu"
-    connector = Connector(student_width, teacher_width, relu=relu)
-    return ReusedHead(network, connector=connector, classifier=nn.Linear(teacher_width, classes))
+    facts: dict[str, Any] = json.loads(metadata["connector"])
+    classifier = nn.Linear(facts["widths"][1], classes)
+    return ReusedHead(network, head=ResultHead(connector=_connector(facts), classifier=classifier, facts=facts))
+
+
+def _connector(facts: dict[str, Any]) -> nn.Module:
+    """An empty connector, as :meth:`distill.batch.Method.result_head` described it."""
+    student_width, teacher_width = facts["widths"]
+    kinds: dict[str, Callable[[], nn.Module]] = {
+        "map": lambda: Connector(student_width, teacher_width, relu=facts["relu"]),
+        "vector": lambda: VectorConnector(student_width, teacher_width, relu=facts["relu"]),
+    }
+    return kinds[facts["kind"]]()
 
 
 def _metadata(path: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""One network's column of the report."""
+"""What a network costs: the lower half of its column in the report."""
 
 from __future__ import annotations
 
@@ -7,34 +7,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill.evaluation import Answers, accuracy_figures, cpu_latency_ms
+from distill.evaluation import cpu_latency_ms
 
 
-def network_report(
-    network: nn.Module,
-    given: Answers,
-    labels_N: Tensor,
-    *,
-    image_shape: tuple[int, int, int],
-    num_bytes: int,
-) -> dict[str, Any]:
-    """Accuracy from given answers, and the costs of the network as it is shipped.
+def cost_figures(network: nn.Module, *, image_shape: tuple[int, int, int], num_bytes: int) -> dict[str, Any]:
+    """The costs of a network as it is shipped.
 
     Args:
         network: as loaded from its file, on the CPU in float32, in eval mode.
         num_bytes: of that file.
 
     Returns:
-        ``macs`` are the multiply-adds of convolutions and linear layers for one image, ``latency_ms`` the
+        ``parameters``, ``macs``, ``bytes`` and ``latency_ms``: ``macs`` are the
+        the multiply-adds of convolutions and linear layers for one image, ``latency_ms`` the
         median of single images on the CPU.
     """
-    costs = {
+    return {
         "parameters": sum(p.numel() for p in network.parameters()),
         "macs": count_macs(network, image_shape=image_shape),
         "bytes": num_bytes,
         "latency_ms": round(cpu_latency_ms(network, image_shape=image_shape), 3),
     }
-    return {**accuracy_figures(given, labels_N, num_classes=given.logits_NK.shape[1]), **costs}
 
 
 @torch.no_grad()

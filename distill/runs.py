@@ -9,20 +9,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from distill.batch import Batch, Method
+from distill.batch import POOLED, Batch
 from distill.data.augment import Augmentation
 from distill.errors import RunError
 from distill.evaluation import Answers, answers
 from distill.events import Metric, Progress, RunName
+from distill.objective import Objective
 from distill.spec import TrainingSpec
 from distill.taps import Features, Tap
-from distill.teachers import Teacher
+from distill.teachers import FeatureBank, Teacher
 
 _PROGRESS_SECONDS = 0.5
 _WINDOWS_PER_EPOCH = 4
@@ -38,8 +39,9 @@ class Material:
 
     Attributes:
         images_NCHW: training images, uint8.
+        targets_N: class indices (N,), -1 where there is no label; or points (N, L, 2).
         views_NV: the views of each image that are used; None draws fresh ones every epoch.
-        bank_NVC: the teacher's features of exactly these views; None asks the teacher at every step.
+        bank: the teacher's features of exactly these views; None asks the teacher at every step.
         teacher: None where no method asks it.
         prepare: uint8 images to what a student takes.
         test_images_NCHW: evaluation images, uint8, where they were loaded.
@@ -49,11 +51,11 @@ class Material:
     device: torch.device
     precision: torch.dtype
     images_NCHW: Tensor
-    labels_N: Tensor
+    targets_N: Tensor
     test_images_NCHW: Tensor
     augmentation: Augmentation
     views_NV: Tensor | None
-    bank_NVC: Tensor | None
+    bank: FeatureBank | None
     teacher: Teacher | None
     prepare: Callable[[Tensor], Tensor]
 
@@ -68,6 +70,29 @@ class Material:
     @property
     def epochs(self) -> int:
         return cast(int, self.training.epochs)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of one run."""
+        return self.epochs * self.steps_per_epoch
+
+    def labelled(self) -> Material | None:
+        """The same without images that have no label and without a teacher; None when nothing is left."""
+        if self.targets_N.is_floating_point():
+            return self
+        chosen = (self.targets_N >= 0).nonzero().squeeze(1)
+        if len(chosen) == 0:
+            return None
+        if len(chosen) == len(self.targets_N):
+            return self
+        return replace(
+            self,
+            images_NCHW=self.images_NCHW[chosen],
+            targets_N=self.targets_N[chosen],
+            views_NV=None if self.views_NV is None else self.views_NV[chosen],
+            bank=None,
+            teacher=None,
+        )
 
 
 def draw_views(augmentation: Augmentation, *, num_images: int, num_views: int, seed: int) -> Tensor:
@@ -101,7 +126,7 @@ class Run:
     Args:
         name: ``student`` or ``baseline``.
         network: the student; moved to the device.
-        method: what it learns by; moved to the device.
+        objective: what it descends on; moved to the device.
         first_step: optimizer steps of the job before this run.
         total_steps: optimizer steps of the whole job.
     """
@@ -111,7 +136,7 @@ class Run:
         name: RunName,
         *,
         network: nn.Module,
-        method: Method,
+        objective: Objective,
         material: Material,
         first_step: int,
         total_steps: int,
@@ -119,10 +144,9 @@ class Run:
         self.name: RunName = name
         self.material = material
         self.network = network.to(material.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.method = method
-        self._module = cast(nn.Module, method).to(material.device)
-        self.tap = Tap(self.network)
-        trained = [p for m in (self.network, self._module) for p in m.parameters() if p.requires_grad]
+        self.objective = objective.to(material.device)
+        self.tap = Tap(self.network, maps=objective.student_maps)
+        trained = [p for m in (self.network, self.objective) for p in m.parameters() if p.requires_grad]
         self.optimizer = torch.optim.SGD(
             trained,
             lr=cast(float, material.training.learning_rate),
@@ -140,7 +164,7 @@ class Run:
         self.rate_scale = 1.0
         self.best = -1.0
         """Best accuracy of an evaluation so far."""
-        self._sums = torch.zeros(1 + len(method.parts), device=material.device)
+        self._sums = torch.zeros(1 + len(objective.parts), device=material.device)
         self._summed = 0
 
     @property
@@ -183,14 +207,15 @@ class Run:
 
     def _descend(self, plan: _EpochPlan, position: int) -> Tensor:
         """One optimizer step; the losses, detached, the total first."""
-        indices, images, teacher_BC = plan.batch(position, with_teacher=self.method.needs_teacher)
+        indices, images, teacher = plan.batch(position, needs=self.objective.teacher_needs)
         with self._autocast():
             seen = self.tap(self.material.prepare(images))
-            losses = self.method(Batch(seen, teacher_BC, self.material.labels_N[indices]))
+            targets = self.material.targets_N[indices]
+            losses = self.objective(Batch(seen, teacher, targets, indices, self.epoch + 1))
         self.optimizer.zero_grad(set_to_none=True)
-        losses["loss"].backward()  # type: ignore[no-untyped-call]
+        losses["loss"].backward()
         self.optimizer.step()
-        return torch.stack([losses[name].detach() for name in ("loss", *self.method.parts)])
+        return torch.stack([losses[name].detach() for name in ("loss", *self.objective.parts)])
 
     def _set_rate(self) -> float:
         training = self.material.training
@@ -217,7 +242,7 @@ class Run:
                 hint="Try a lower learning_rate, or smaller weights of the losses.",
                 param="/training/learning_rate",
             )
-        values = {f"{self.prefix}train/{n}": v for n, v in zip(("loss", *self.method.parts), means, strict=True)}
+        values = {f"{self.prefix}train/{n}": v for n, v in zip(("loss", *self.objective.parts), means, strict=True)}
         # In the last step of an epoch the count is already the next epoch's first.
         return Metric(step=self.step, epoch=self.epoch + 1, values={**values, f"{self.prefix}lr": rate})
 
@@ -237,7 +262,7 @@ class Run:
         def look(images: Tensor) -> tuple[Tensor, Tensor]:
             with self._autocast():
                 seen: Features = self.tap(self.material.prepare(images))
-                return self.method.logits(seen), seen.pooled_BC
+                return self.objective.logits(seen), seen.pooled_BC
 
         self._train_mode(False)
         return answers(look, self.material.test_images_NCHW, device=self.material.device)
@@ -251,7 +276,7 @@ class Run:
         """Everything that the next step depends on."""
         return {
             "network": self.network.state_dict(),
-            "method": self._module.state_dict(),
+            "objective": self.objective.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "epoch": self.epoch,
             "position": self.position,
@@ -264,7 +289,7 @@ class Run:
     def restore(self, state: dict[str, Any]) -> None:
         """Go to a saved state."""
         self.network.load_state_dict(state["network"])
-        self._module.load_state_dict(state["method"])
+        self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.position = state["epoch"], state["position"]
         self.rate_scale, self.best = state["rate_scale"], state["best"]
@@ -273,7 +298,7 @@ class Run:
 
     def _train_mode(self, on: bool) -> None:
         self.network.train(on)
-        self._module.train(on)
+        self.objective.train(on)
 
     def _autocast(self) -> torch.autocast:
         precision = self.material.precision
@@ -297,20 +322,20 @@ class _EpochPlan:
             self._slots = ((starts + epoch) % material.views_NV.shape[1]).to(device)
             self._views = material.views_NV.gather(1, self._slots[:, None]).squeeze(1)
 
-    def batch(self, position: int, *, with_teacher: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Indices (B,), augmented uint8 images (B, C, H, W), and the teacher's features (B, C_t)."""
+    def batch(self, position: int, *, needs: frozenset[str]) -> tuple[Tensor, Tensor, Features | None]:
+        """Indices (B,), augmented uint8 images (B, C, H, W), and what is needed of the teacher."""
         material = self._material
         size = material.batch_size
         indices = self._order[position * size : (position + 1) * size]
         images = material.augmentation.apply(
             material.images_NCHW.index_select(0, indices), self._views.index_select(0, indices)
         )
-        if not with_teacher:
+        if not needs:
             return indices, images, None
-        if material.bank_NVC is None or self._slots is None:
+        if material.bank is None or self._slots is None:
             assert material.teacher is not None
-            return indices, images, material.teacher.features(images)
-        return indices, images, material.bank_NVC[indices, self._slots[indices]]
+            return indices, images, material.teacher.features(images, maps=needs - {POOLED})
+        return indices, images, material.bank.features(indices, self._slots[indices])
 
 
 def _generator(seed: int, *, epoch: int) -> torch.Generator:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Auto = Literal["auto"]
+from distill.method_specs import Auto, MethodSpec, Spec, SRRLMethod
+
 DatasetFormat = Literal["auto", "npz", "idx", "imagefolder"]
-
-
-class Spec(BaseModel):
-    """Frozen, finite, and without room for a misspelt field."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class NetworkOptions(Spec):
@@ -64,41 +59,6 @@ class StudentSpec(Spec):
     options: NetworkOptions = NetworkOptions()
 
 
-class SRRLSettings(Spec):
-    """Softmax regression representation learning (Yang et al., ICLR 2021)."""
-
-    feature_weight: float = Field(default=1.0, ge=0)
-    """alpha, the weight of L_FM: the student's connected, pooled feature against the teacher's."""
-    regression_weight: float = Field(default=1.0, ge=0)
-    """beta, the weight of L_SR: the student's connected feature through the teacher's frozen classifier."""
-    label_weight: float = Field(default=1.0, ge=0)
-    """The weight of the cross-entropy of the student's own head."""
-    regression_loss: Literal["l2", "ce", "kl"] = "l2"
-    """How L_SR compares: on logits (l2, the paper's choice), or on probabilities."""
-    reduction: Literal["mean", "sum"] = "mean"
-    """Over channels and classes: mean as in the authors' code, sum as in the paper. The batch is always averaged."""
-    activation: Literal["auto", "relu", "none"] = "auto"
-    """What ends the connector; auto is relu when the teacher's features are never negative."""
-    head: Literal["own", "teacher"] = "own"
-    """What classifies in the result: the student's own linear layer, or the connector and the teacher's classifier."""
-
-
-class SRRLMethod(Spec):
-    """Feature matching and softmax regression at the penultimate layer."""
-
-    type: Literal["srrl"]
-    srrl: SRRLSettings = SRRLSettings()
-
-
-class CEMethod(Spec):
-    """Labels alone: plain training, the control that every report shows."""
-
-    type: Literal["ce"]
-
-
-MethodSpec = Annotated[SRRLMethod | CEMethod, Field(discriminator="type")]
-
-
 class TrainingSpec(Spec):
     """How long, how fast, on what."""
 
@@ -136,16 +96,3 @@ class DistillSpec(Spec):
     metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] = Field(
         default={}, max_length=16
     )
-
-
-def method_schemas() -> list[dict[str, Any]]:
-    """Name, summary and JSON schema with defaults of every method."""
-    methods: list[type[Spec]] = [SRRLMethod, CEMethod]
-    return [
-        {
-            "type": m.model_fields["type"].annotation.__args__[0],  # type: ignore[union-attr]
-            "summary": m.__doc__,
-            "schema": m.model_json_schema(),
-        }
-        for m in methods
-    ]

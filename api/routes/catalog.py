@@ -8,7 +8,8 @@ from fastapi import APIRouter, Query
 
 from api.schemas import MethodList, MethodSchema, NetworkList, NetworkSchema
 from distill import architectures
-from distill.spec import DistillSpec, NetworkOptions, method_schemas
+from distill.method_specs import method_schemas
+from distill.spec import DistillSpec, NetworkOptions
 
 router = APIRouter(tags=["catalog"])
 

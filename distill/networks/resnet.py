@@ -39,9 +39,7 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """Stem, three stages, pooling, classifier: images (B, C, H, W) of any size to logits (B, K)."""
 
-    anatomy: ClassVar[Anatomy] = Anatomy(
-        stages=("layer1", "layer2", "layer3"), pooling="avgpool", classifiers=("fc",)
-    )
+    anatomy: ClassVar[Anatomy] = Anatomy(stages=("layer1", "layer2", "layer3"), pooling="avgpool", classifiers=("fc",))
 
     def __init__(self, plan: Blueprint, *, num_classes: int, in_channels: int) -> None:
         super().__init__()

@@ -48,9 +48,7 @@ class Stage(nn.Module):
 class WideResNet(nn.Module):
     """Stem, stages, batch norm and ReLU, pooling, classifier: images (B, C, H, W) of any size to logits (B, K)."""
 
-    anatomy: ClassVar[Anatomy] = Anatomy(
-        stages=("block1", "block2", "block3"), pooling="avgpool", classifiers=("fc",)
-    )
+    anatomy: ClassVar[Anatomy] = Anatomy(stages=("block1", "block2", "block3"), pooling="avgpool", classifiers=("fc",))
 
     def __init__(self, plan: Blueprint, *, num_classes: int, in_channels: int) -> None:
         super().__init__()

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from distill.spec import CEMethod, DistillSpec, SRRLMethod, method_schemas
+from distill.method_specs import CEMethod, SRRLMethod, method_schemas
+from distill.spec import DistillSpec
 
 SHORTEST: dict[str, Any] = {
     "teacher": {"id": "tch_1"},

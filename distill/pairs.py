@@ -1,0 +1,79 @@
+"""What methods must know of teacher and student to make layers between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from distill.anatomy import LAST
+from distill.taps import Tap, anatomy_of
+
+MapShape = tuple[int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How large a network's features are for the images of this job.
+
+    Attributes:
+        pooled: length of the penultimate feature.
+        maps: name -> (C, H, W) of every stage, and of ``last`` where the network pools a map.
+    """
+
+    pooled: int
+    maps: Mapping[str, MapShape]
+
+    @property
+    def stages(self) -> list[str]:
+        """Names of the stages in their order, without ``last``."""
+        return [name for name in self.maps if name != LAST]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Teacher and student of a job, as far as a method must know them to make its own layers.
+
+    Attributes:
+        classifier: the teacher's frozen linear layer, a copy of this job's own.
+        resume: a name and a map (B, C, H, W) of the teacher's shape to the teacher's logits (B, K), with gradient;
+            see :meth:`distill.taps.Tap.resume`.
+        nonnegative: names of the teacher's features that were never negative on the probe images.
+        labels_N: of all training images, -1 where there is none; on the device.
+        epochs: of the run.
+    """
+
+    student: Sizes
+    teacher: Sizes
+    classifier: nn.Linear
+    resume: Callable[[str, Tensor], Tensor]
+    nonnegative: frozenset[str]
+    labels_N: Tensor
+    epochs: int
+
+    def matched_stages(self) -> list[tuple[str, str]]:
+        """Stages of student and teacher that belong together, counted from the last one back.
+
+        Raises:
+            ValueError: one of them has no stages.
+        """
+        student, teacher = self.student.stages, self.teacher.stages
+        count = min(len(student), len(teacher))
+        if count == 0:
+            raise ValueError("a network without stages has none to match")
+        return list(zip(student[-count:], teacher[-count:], strict=True))
+
+
+@torch.no_grad()
+def sizes_of(network: nn.Module, images_BCHW: Tensor) -> Sizes:
+    """How large a network's features are for images like these; the network is left as it was."""
+    was_training = network.training
+    tap = Tap(network.eval(), maps=anatomy_of(network).maps)
+    seen = tap(images_BCHW)
+    tap.close()
+    network.train(was_training)
+    maps = {name: (value.shape[1], value.shape[2], value.shape[3]) for name, value in seen.maps.items()}
+    ordered = {name: maps[name] for name in anatomy_of(network).maps}
+    return Sizes(pooled=seen.pooled_BC.shape[1], maps=ordered)
