@@ -189,16 +189,24 @@ class DISTSettings(Settings):
     parts_of_weight: ClassVar[tuple[str, ...]] = ("inter_weight", "intra_weight")
 
 
+Extra = Annotated[
+    list["ExtraMethod"],
+    Field(max_length=8, description="More methods whose losses are added, each with its own weight."),
+]
+
+
 class MethodBase(Spec):
     """What all methods have in common."""
 
-    extra: list[ExtraMethod] = Field(default=[], max_length=8)
-    """More methods whose losses are added, each with its own weight."""
+    @property
+    def _extra(self) -> list[ExtraMethod]:
+        extra: list[ExtraMethod] = getattr(self, "extra", [])
+        return extra
 
     @model_validator(mode="after")
     def _extra_adds_up(self) -> Self:
-        types = [self.type, *(term.type for term in self.extra)]  # type: ignore[attr-defined]
-        for term in self.extra:
+        types = [self.type, *(term.type for term in self._extra)]  # type: ignore[attr-defined]
+        for term in self._extra:
             if term.extra:
                 raise ValueError("what stands in extra has no extra of its own")
             settings = settings_of(term)
@@ -220,6 +228,7 @@ class SRRLMethod(MethodBase):
 
     type: Literal["srrl"]
     srrl: SRRLSettings = SRRLSettings()
+    extra: Extra = []
 
 
 class KDMethod(MethodBase):
@@ -227,6 +236,7 @@ class KDMethod(MethodBase):
 
     type: Literal["kd"]
     kd: KDSettings = KDSettings()
+    extra: Extra = []
 
 
 class FitNetMethod(MethodBase):
@@ -234,6 +244,7 @@ class FitNetMethod(MethodBase):
 
     type: Literal["fitnet"]
     fitnet: FitNetSettings = FitNetSettings()
+    extra: Extra = []
 
 
 class ATMethod(MethodBase):
@@ -241,6 +252,7 @@ class ATMethod(MethodBase):
 
     type: Literal["at"]
     at: ATSettings = ATSettings()
+    extra: Extra = []
 
 
 class RKDMethod(MethodBase):
@@ -248,6 +260,7 @@ class RKDMethod(MethodBase):
 
     type: Literal["rkd"]
     rkd: RKDSettings = RKDSettings()
+    extra: Extra = []
 
 
 class CRDMethod(MethodBase):
@@ -255,6 +268,7 @@ class CRDMethod(MethodBase):
 
     type: Literal["crd"]
     crd: CRDSettings = CRDSettings()
+    extra: Extra = []
 
 
 class SPMethod(MethodBase):
@@ -262,6 +276,7 @@ class SPMethod(MethodBase):
 
     type: Literal["sp"]
     sp: SPSettings = SPSettings()
+    extra: Extra = []
 
 
 class PKTMethod(MethodBase):
@@ -269,6 +284,7 @@ class PKTMethod(MethodBase):
 
     type: Literal["pkt"]
     pkt: PKTSettings = PKTSettings()
+    extra: Extra = []
 
 
 class VIDMethod(MethodBase):
@@ -276,6 +292,7 @@ class VIDMethod(MethodBase):
 
     type: Literal["vid"]
     vid: VIDSettings = VIDSettings()
+    extra: Extra = []
 
 
 class CCMethod(MethodBase):
@@ -283,6 +300,7 @@ class CCMethod(MethodBase):
 
     type: Literal["cc"]
     cc: CCSettings = CCSettings()
+    extra: Extra = []
 
 
 class NSTMethod(MethodBase):
@@ -290,6 +308,7 @@ class NSTMethod(MethodBase):
 
     type: Literal["nst"]
     nst: NSTSettings = NSTSettings()
+    extra: Extra = []
 
 
 class DKDMethod(MethodBase):
@@ -297,6 +316,7 @@ class DKDMethod(MethodBase):
 
     type: Literal["dkd"]
     dkd: DKDSettings = DKDSettings()
+    extra: Extra = []
 
 
 class ReviewKDMethod(MethodBase):
@@ -304,6 +324,7 @@ class ReviewKDMethod(MethodBase):
 
     type: Literal["reviewkd"]
     reviewkd: ReviewKDSettings = ReviewKDSettings()
+    extra: Extra = []
 
 
 class SimKDMethod(MethodBase):
@@ -311,6 +332,7 @@ class SimKDMethod(MethodBase):
 
     type: Literal["simkd"]
     simkd: SimKDSettings = SimKDSettings()
+    extra: Extra = []
 
 
 class DISTMethod(MethodBase):
@@ -318,6 +340,7 @@ class DISTMethod(MethodBase):
 
     type: Literal["dist"]
     dist: DISTSettings = DISTSettings()
+    extra: Extra = []
 
 
 ExtraMethod = Annotated[

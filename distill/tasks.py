@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from distill import evaluation, teachers
+from distill import evaluation, similarity, teachers
 from distill.evaluation import Answers
 from distill.losses import label_cross_entropy
 
@@ -101,10 +101,14 @@ class Classification:
     def figures(self, given: Answers) -> dict[str, Any]:
         if not self.is_labelled:
             return {}
-        return evaluation.accuracy_figures(given, self.labels_N, num_classes=given.logits_NK.shape[1])
+        classes = given.logits_NK.shape[1]
+        return {
+            **evaluation.accuracy_figures(given, self.labels_N, num_classes=classes),
+            **similarity.cluster_figures(given, self.labels_N, num_clusters=classes),
+        }
 
     def likeness(self, student: Answers) -> dict[str, Any]:
-        return evaluation.likeness_figures(student, self.teacher)
+        return similarity.likeness_figures(student, self.teacher)
 
     def disagreements(self, student: Answers) -> list[dict[str, Any]]:
         return evaluation.worst_disagreements(student, self.teacher, self.labels_N)

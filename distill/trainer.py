@@ -221,6 +221,12 @@ class _Job:
         students.save(state, path, metadata=self._metadata(run))
         return events.Artifact(name=f"{run.name}.safetensors", path=str(path))
 
+    def _method_name(self) -> str:
+        """``srrl``, or ``srrl + kd`` where methods are combined."""
+        method = self.spec.method
+        extra = [] if isinstance(method, CEMethod) else method.extra
+        return " + ".join([method.type, *(term.type for term in extra)])
+
     def _metadata(self, run: Run) -> dict[str, Any]:
         prepared = self.prepared
         metadata: dict[str, Any] = {
@@ -233,7 +239,7 @@ class _Job:
             "mean": prepared.mean,
             "std": prepared.std,
             "head": _head_name(run),
-            "method": self.spec.method.type if run.name == "student" else "ce",
+            "method": self._method_name() if run.name == "student" else "ce",
             "epoch": str(run.epoch),
         }
         head = run.objective.result_head
@@ -251,7 +257,7 @@ class _Job:
         found = {name: run.evaluate() for name, run in self.runs.items()}
         report: dict[str, Any] = {
             "head": _head_name(self.runs["student"]),
-            "method": self.spec.method.type,
+            "method": self._method_name(),
             "classes": prepared.classes,
             "images": {
                 "train": len(prepared.material.images_NCHW),

@@ -30,7 +30,10 @@ FULL: dict[str, Any] = {
             "reduction": "sum",
             "activation": "none",
             "head": "teacher",
+            "stages": ["stage1", "last"],
+            "feature_stages": ["stage2"],
         },
+        "extra": [{"type": "kd", "kd": {"label_weight": 0.1, "weight": 0.5, "temperature": 2.0}, "extra": []}],
     },
     "training": {
         "epochs": 3,
@@ -93,7 +96,9 @@ def test_shortest_request_gets_the_published_defaults() -> None:
                 "reduction": "mean",
                 "activation": "auto",
                 "head": "own",
+                "stages": ["last"],
             },
+            "extra": [],
         },
         "training": {
             "epochs": "auto",
@@ -222,7 +227,7 @@ def test_type_chooses_the_method() -> None:
 @pytest.mark.parametrize(
     ("method", "kind"),
     [
-        ({"type": "kd"}, "union_tag_invalid"),
+        ({"type": "ofd"}, "union_tag_invalid"),
         ({}, "union_tag_not_found"),
         ({"type": "ce", "srrl": {}}, "extra_forbidden"),
     ],
@@ -236,9 +241,37 @@ def test_schemas_describe_every_method_of_the_union() -> None:
     schemas = {entry["type"]: entry for entry in method_schemas()}
 
     union = DistillSpec.model_json_schema()["properties"]["method"]["discriminator"]["mapping"]
-    assert schemas.keys() == union.keys() == {"srrl", "ce"}
+    logits_and_features = {"srrl", "ce", "kd", "dkd", "dist", "rkd", "crd", "pkt", "cc"}
+    maps = {"fitnet", "at", "sp", "vid", "nst", "reviewkd", "simkd"}
+    assert schemas.keys() == union.keys() == logits_and_features | maps
     assert all(entry["summary"] and json.dumps(entry["schema"]) for entry in schemas.values())
     settings = schemas["srrl"]["schema"]["$defs"]["SRRLSettings"]["properties"]
     defaults = DistillSpec.model_validate(SHORTEST).model_dump(mode="json")["method"]["srrl"]
     assert {name: field["default"] for name, field in settings.items()} == defaults
     assert all(field["description"] for field in settings.values())
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ({"type": "srrl", "srrl": {"feature_weight": 0, "regression_weight": 0, "label_weight": 0}}, "nothing would"),
+        ({"type": "kd", "kd": {"weight": 0, "label_weight": 0}}, "nothing would"),
+        ({"type": "rkd", "rkd": {"distance_weight": 0, "angle_weight": 0, "label_weight": 0}}, "nothing would"),
+        ({"type": "simkd", "simkd": {"weight": 0}}, "nothing would"),
+        ({"type": "kd", "kd": {"weight": -0.1}}, "greater than or equal to 0"),
+        ({"type": "srrl", "srrl": {"stages": []}}, "at least 1"),
+        ({"type": "srrl", "srrl": {"stages": ["conv4"]}}, "match pattern"),
+        ({"type": "srrl", "extra": [{"type": "srrl"}]}, "once"),
+        ({"type": "srrl", "extra": [{"type": "kd", "extra": [{"type": "at"}]}]}, "no extra of its own"),
+        ({"type": "srrl", "extra": [{"type": "kd", "kd": {"label_weight": 0.5}}]}, "main method alone"),
+        ({"type": "srrl", "extra": [{"type": "ce"}]}, "does not match any of the expected tags"),
+    ],
+)
+def test_methods_that_make_no_sense_are_refused(method: dict[str, Any], words: str) -> None:
+    (error,) = errors({**SHORTEST, "method": method})
+    assert words in error["msg"]
+
+
+def test_labels_may_weigh_nothing_where_something_else_is_learnt() -> None:
+    spec = DistillSpec.model_validate({**SHORTEST, "method": {"type": "at", "at": {"label_weight": 0}}})
+    assert spec.method.type == "at"
