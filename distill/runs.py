@@ -146,9 +146,8 @@ class Run:
         self.network = network.to(material.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.objective = objective.to(material.device)
         self.tap = Tap(self.network, maps=objective.student_maps)
-        trained = [p for m in (self.network, self.objective) for p in m.parameters() if p.requires_grad]
         self.optimizer = torch.optim.SGD(
-            trained,
+            _parameter_groups(self.network, self.objective),
             lr=cast(float, material.training.learning_rate),
             momentum=0.9,
             nesterov=True,
@@ -303,6 +302,20 @@ class Run:
     def _autocast(self) -> torch.autocast:
         precision = self.material.precision
         return torch.autocast(self.material.device.type, dtype=precision, enabled=precision != torch.float32)
+
+
+def _parameter_groups(*modules: nn.Module) -> list[dict[str, Any]]:
+    """What is trained; apart, without weight decay, the parameters that modules name in ``undecayed``."""
+    undecayed = {
+        id(module.get_parameter(name))
+        for root in modules
+        for module in root.modules()
+        for name in getattr(module, "undecayed", ())
+    }
+    trained = [p for module in modules for p in module.parameters() if p.requires_grad]
+    spared = [p for p in trained if id(p) in undecayed]
+    groups: list[dict[str, Any]] = [{"params": [p for p in trained if id(p) not in undecayed]}]
+    return [*groups, {"params": spared, "weight_decay": 0.0}] if spared else groups
 
 
 class _EpochPlan:
