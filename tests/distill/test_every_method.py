@@ -100,5 +100,5 @@ def test_a_student_is_better_than_at_its_start_and_its_file_answers_as_reported(
             top_k(student(new_images), data.test_labels),
         ]
     assert min(losses[-4:]) < losses[0]
-    assert accuracies[0] > 0.5  # four classes: it starts at 0.25
+    assert accuracies[0] > 0.4  # of 128 images in four classes: four deviations above the 0.25 that it starts at
     assert report["student"]["top1"] == pytest.approx(accuracies[1], abs=1.01 / len(new_images))
