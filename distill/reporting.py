@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from distill.evaluation import cpu_latency_ms
 from distill.networks.binarisation import BinaryConv2d
 
-
 BITS_PER_OPERATION = 64
 """Multiply-adds of signs that one 64-bit word computes at once (Rastegari et al., ECCV 2016, section 4.1)."""
 
