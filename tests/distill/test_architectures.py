@@ -5,7 +5,8 @@ import json
 import pytest
 
 from distill import architectures
-from distill.architectures import PLAIN, PlainOptions
+from distill.architectures import PLAIN, Layer, LayeredBlueprint, Options, PlainOptions
+from distill.architectures.resnet import ResNetBlueprint
 from distill.errors import InputError
 from distill.spec import NetworkOptions
 
@@ -45,6 +46,12 @@ def shapes_of(name: str, *, num_classes: int = 10, width: float = 1.0) -> dict[s
     return architectures.state_shapes(name, options=options, num_classes=num_classes, in_channels=3)
 
 
+def layers(name: str, *, options: Options = PLAIN, image_size: tuple[int, int]) -> list[Layer]:
+    plan = architectures.blueprint(name, options=options)
+    assert isinstance(plan, LayeredBlueprint)
+    return list(plan.layers(num_classes=10, in_channels=3, image_size=image_size))
+
+
 def mismatch(name: str, shapes: dict[str, tuple[int, ...]], *, width: float = 1.0) -> InputError:
     with pytest.raises(InputError) as caught:
         architectures.match_state(name, shapes, options=NetworkOptions(width=width), param="/teacher/architecture")
@@ -78,21 +85,15 @@ def test_cost_is_the_published_one(name: str) -> None:
 
 def test_stride_of_the_stem_quarters_the_work_of_the_convolutions() -> None:
     def convolutions(stem_stride: int) -> int:
-        parts = architectures.layers(
-            "resnet20",
-            options=NetworkOptions(stem_stride=2 if stem_stride == 2 else 1),
-            num_classes=10,
-            in_channels=3,
-            image_size=(32, 32),
-        )
+        options = NetworkOptions(stem_stride=2 if stem_stride == 2 else 1)
+        parts = layers("resnet20", options=options, image_size=(32, 32))
         return sum(layer.macs for layer in parts if layer.kind == "conv")
 
     assert convolutions(1) == 4 * convolutions(2)
 
 
 def test_the_description_tells_the_size_of_every_map() -> None:
-    parts = architectures.layers("resnet8", options=PLAIN, num_classes=10, in_channels=1, image_size=(28, 30))
-    sizes = {layer.name: layer.out_size for layer in parts}
+    sizes = {layer.name: layer.out_size for layer in layers("resnet8", image_size=(28, 30))}
 
     assert sizes["conv1"] == (28, 30)
     assert sizes["layer2.0.downsample.0"] == (14, 15)
@@ -104,6 +105,7 @@ def test_the_description_tells_the_size_of_every_map() -> None:
 def test_width_gives_whole_channels(width: float, widths: tuple[int, ...]) -> None:
     plan = architectures.blueprint("resnet8", options=NetworkOptions(width=width))
 
+    assert isinstance(plan, ResNetBlueprint)
     assert (plan.stem, *plan.widths) == widths
 
 
