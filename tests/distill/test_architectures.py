@@ -25,8 +25,33 @@ PUBLISHED = {
     "wrn_16_2": (703_284, 128),
     "wrn_40_1": (569_780, 64),
     "wrn_40_2": (2_255_156, 128),
+    "resnet10": (4_949_412, 512),
+    "resnet18": (11_220_132, 512),
+    "resnet34": (21_328_292, 512),
+    "resnet50": (23_705_252, 2048),
+    "vgg8": (3_965_028, 512),
+    "vgg11": (9_277_284, 512),
+    "vgg13": (9_462_180, 512),
+    "vgg16": (14_774_436, 512),
+    "vgg19": (20_086_692, 512),
+    "mobilenetv2_half": (812_836, 1280),
+    "mobilenetv2": (2_353_060, 1280),
+    "shufflenetv1": (949_258, 960),
+    "shufflenetv2": (1_355_528, 1024),
 }
-PUBLISHED_10 = {"resnet8": 78_042, "resnet14": 175_258, "resnet20": 272_474, "wrn_16_2": 691_674}
+PUBLISHED_10 = {
+    "resnet8": 78_042,
+    "resnet14": 175_258,
+    "resnet20": 272_474,
+    "resnet26": 369_690,
+    "wrn_16_2": 691_674,
+    "resnet50": 23_520_842,
+    "vgg8": 3_918_858,
+    "vgg13": 9_416_010,
+    "mobilenetv2_half": 697_546,
+    "shufflenetv1": 862_768,
+    "shufflenetv2": 1_263_278,
+}
 PUBLISHED_MILLION_MACS = {
     "resnet8": 12.5,
     "resnet14": 26.7,
@@ -38,6 +63,26 @@ PUBLISHED_MILLION_MACS = {
     "wrn_16_2": 101.1,
     "wrn_40_1": 83.3,
     "wrn_40_2": 327.6,
+    "resnet50": 1298.0,
+    "vgg8": 96.2,
+    "vgg11": 209.4,
+    "vgg13": 284.9,
+    "vgg16": 398.2,
+    "vgg19": 511.4,
+    "mobilenetv2_half": 6.5,
+    "shufflenetv1": 38.7,
+    "shufflenetv2": 44.5,
+}
+# Name -> width of the penultimate layer at half width.
+ONE_OF_EACH_FAMILY = {
+    "resnet8x4": 128,
+    "wrn_16_2": 64,
+    "resnet10": 256,
+    "resnet50": 1024,
+    "vgg8": 256,
+    "mobilenetv2_half": 1280,
+    "shufflenetv1": 480,
+    "shufflenetv2": 512,
 }
 
 
@@ -83,10 +128,10 @@ def test_cost_is_the_published_one(name: str) -> None:
     assert round(count / 1e6, 1) == PUBLISHED_MILLION_MACS[name]
 
 
-def test_stride_of_the_stem_quarters_the_work_of_the_convolutions() -> None:
+@pytest.mark.parametrize("name", ["resnet20", "wrn_16_2", "resnet18", "resnet50", "vgg13"])
+def test_stride_of_the_stem_quarters_the_work_of_the_convolutions(name: str) -> None:
     def convolutions(stem_stride: int) -> int:
-        options = NetworkOptions(stem_stride=2 if stem_stride == 2 else 1)
-        parts = layers("resnet20", options=options, image_size=(32, 32))
+        parts = layers(name, options=NetworkOptions(stem_stride=2 if stem_stride == 2 else 1), image_size=(32, 32))
         return sum(layer.macs for layer in parts if layer.kind == "conv")
 
     assert convolutions(1) == 4 * convolutions(2)
@@ -101,12 +146,69 @@ def test_the_description_tells_the_size_of_every_map() -> None:
     assert sizes["fc"] == (1, 1)
 
 
+@pytest.mark.parametrize(
+    ("size", "last"), [((32, 32), (4, 4)), ((28, 30), (3, 3)), ((64, 64), (4, 4)), ((1, 9), (1, 9))]
+)
+def test_a_vgg_halves_large_maps_once_more_and_leaves_a_single_row_alone(
+    size: tuple[int, int], last: tuple[int, int]
+) -> None:
+    sizes = {layer.name: layer.out_size for layer in layers("vgg8", image_size=size)}
+
+    assert sizes["block0.0"] == size
+    assert sizes["block4.0"] == last
+
+
 @pytest.mark.parametrize(("width", "widths"), [(0.5, (8, 8, 16, 32)), (1.3, (21, 21, 42, 83)), (0.001, (1, 1, 1, 1))])
 def test_width_gives_whole_channels(width: float, widths: tuple[int, ...]) -> None:
     plan = architectures.blueprint("resnet8", options=NetworkOptions(width=width))
 
     assert isinstance(plan, ResNetBlueprint)
     assert (plan.stem, *plan.widths) == widths
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "widths", "feature_width"),
+    [
+        ("resnet18", 0.25, (16, 32, 64, 128), 128),
+        ("resnet50", 0.25, (64, 128, 256, 512), 512),
+        ("vgg8", 0.5, (64, 128, 256, 256), 256),
+        ("mobilenetv2", 0.5, (12, 16, 48, 160), 1280),  # mobilenetv2_half
+        ("mobilenetv2", 1.5, (36, 48, 144, 480), 1920),
+        ("mobilenetv2_half", 4, (48, 64, 192, 640), 2560),
+        ("shufflenetv1", 0.5, (120, 240, 480), 480),
+        ("shufflenetv1", 0.33, (84, 156, 312), 312),  # 79.2, 158.4, 316.8 to whole twelfths
+        ("shufflenetv1", 0.001, (24, 36, 48), 48),
+        ("shufflenetv2", 0.5, (58, 116, 232), 512),
+        ("shufflenetv2", 0.3, (34, 70, 140), 307),  # 34.8, 69.6, 139.2 to even numbers
+    ],
+)
+def test_width_keeps_what_a_family_needs(name: str, width: float, widths: tuple[int, ...], feature_width: int) -> None:
+    plan = architectures.blueprint(name, options=NetworkOptions(width=width))
+
+    assert plan.widths == widths
+    assert plan.feature_width == feature_width
+
+
+def test_a_mobilenet_of_half_width_is_the_benchmarks() -> None:
+    assert shapes_of("mobilenetv2", width=0.5) == shapes_of("mobilenetv2_half")
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2", "mobilenetv2_half", "shufflenetv1", "shufflenetv2"])
+@pytest.mark.parametrize(
+    ("param", "pointer"),
+    [
+        ("/student/architecture", "/student/options/stem_stride"),
+        ("/teacher/architecture", "/teacher/options/stem_stride"),
+        ("/architecture", "/options/stem_stride"),
+    ],
+)
+def test_an_option_that_a_network_does_not_take_is_refused(name: str, param: str, pointer: str) -> None:
+    with pytest.raises(InputError, match="stem_stride") as caught:
+        architectures.check(name, options=NetworkOptions(stem_stride=2), param=param)
+
+    assert (caught.value.code, caught.value.param) == ("invalid_value", pointer)
+    assert caught.value.hint
+    architectures.check(name, options=NetworkOptions(width=0.5), param=param)
 
 
 @pytest.mark.parametrize("name", [*architectures.names(), "wrn_22_3", "wrn_994_16"])
@@ -123,6 +225,13 @@ def test_zoo_accepts(name: str) -> None:
         ("WRN-16-2", "wrn_16_2"),
         ("wrn_17_2", "wrn_16_2"),
         ("wrn_40_17", "wrn_40_1"),
+        ("ResNet18", "resnet18"),
+        ("ResNet50", "resnet50"),
+        ("vgg13_bn", "vgg13"),
+        ("MobileNetV2", "mobilenetv2"),
+        ("mobile_half", "mobilenetv2_half"),
+        ("ShuffleV1", "shufflenetv1"),
+        ("ShuffleV2", "shufflenetv2"),
     ],
 )
 def test_unknown_name_suggests_the_nearest(name: str, nearest: str) -> None:
@@ -133,6 +242,13 @@ def test_unknown_name_suggests_the_nearest(name: str, nearest: str) -> None:
     assert caught.value.did_you_mean[0] == nearest
     assert caught.value.param == "/student/architecture"
     assert caught.value.hint == "GET /networks lists them"
+
+
+def test_the_benchmarks_mobilenet_is_told_beside_the_papers() -> None:
+    with pytest.raises(InputError) as caught:
+        architectures.check("MobileNetV2")
+
+    assert caught.value.did_you_mean[:2] == ["mobilenetv2", "mobilenetv2_half"]
 
 
 @pytest.mark.parametrize(
@@ -169,9 +285,29 @@ def test_catalog_lists_the_zoo_with_its_sizes() -> None:
         "feature_width": 128,
         "parameters": 2_255_156,
         "macs": entries["wrn_40_2"]["macs"],
+        "input": {"channels": 3, "height": 32, "width": 32, "fixed": False},
+        "preprocessing": {"mean": None, "std": None, "interpolation": "bilinear"},
         "roles": ["teacher", "student"],
     }
     json.dumps(list(entries.values()))
+
+
+def test_catalog_tells_the_last_stage_from_what_is_pooled() -> None:
+    entries = {entry["name"]: entry for entry in architectures.catalog()}
+
+    assert entries["mobilenetv2_half"]["stages"] == [12, 16, 48, 160]
+    assert entries["mobilenetv2_half"]["feature_width"] == 1280
+    assert entries["shufflenetv2"]["stages"] == [116, 232, 464]
+    assert entries["shufflenetv2"]["feature_width"] == 1024
+    assert {entry["family"] for entry in entries.values()} == {
+        "resnet",
+        "wrn",
+        "resnet4stage",
+        "vgg",
+        "mobilenetv2",
+        "shufflenetv1",
+        "shufflenetv2",
+    }
 
 
 @pytest.mark.parametrize(
@@ -180,7 +316,9 @@ def test_catalog_lists_the_zoo_with_its_sizes() -> None:
         ("X4", ["resnet8x4", "resnet32x4"]),
         ("wrn_16_1", ["wrn_16_1", "wrn_16_10"]),
         ("wrn_22_3", ["wrn_22_3"]),
-        ("vgg", []),
+        ("VGG1", ["vgg11", "vgg13", "vgg16", "vgg19"]),
+        ("shuffle", ["shufflenetv1", "shufflenetv2"]),
+        ("alexnet", []),
     ],
 )
 def test_catalog_is_searched_by_name(q: str, found: list[str]) -> None:
@@ -199,7 +337,7 @@ def test_names_lose_the_prefixes_of_wrappers_only_at_the_front() -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "module._orig_mod."])
-@pytest.mark.parametrize("name", ["resnet8x4", "wrn_16_2"])
+@pytest.mark.parametrize("name", ONE_OF_EACH_FAMILY)
 def test_weights_tell_classes_and_channels(name: str, prefix: str) -> None:
     options = NetworkOptions(width=0.5)
     shapes = architectures.state_shapes(name, options=options, num_classes=37, in_channels=1)
@@ -209,7 +347,7 @@ def test_weights_tell_classes_and_channels(name: str, prefix: str) -> None:
     )
 
     assert (facts.num_classes, facts.in_channels) == (37, 1)
-    assert facts.feature_width == {"resnet8x4": 128, "wrn_16_2": 64}[name]
+    assert facts.feature_width == ONE_OF_EACH_FAMILY[name]
 
 
 def test_old_files_without_batch_counts_fit() -> None:
@@ -258,6 +396,15 @@ def test_mismatch_reports_ten_of_each_and_counts_all() -> None:
         ("wrn_16_2", "wrn_40_2"),
         ("resnet8x4", "resnet8"),
         ("wrn_16_2", "wrn_22_3"),
+        ("resnet20", "resnet18"),
+        ("resnet18", "resnet34"),
+        ("resnet34", "resnet50"),
+        ("vgg8", "vgg13"),
+        ("resnet8", "vgg8"),
+        ("mobilenetv2", "mobilenetv2_half"),
+        ("shufflenetv1", "shufflenetv2"),
+        ("shufflenetv2", "shufflenetv1"),
+        ("shufflenetv2", "mobilenetv2"),
     ],
 )
 def test_mismatch_says_whose_weights_they_are(asked: str, actual: str) -> None:
@@ -267,11 +414,23 @@ def test_mismatch_says_whose_weights_they_are(asked: str, actual: str) -> None:
     assert actual in error.hint
 
 
-def test_forgotten_width_is_told() -> None:
-    error = mismatch("resnet20", shapes_of("resnet20", width=0.375))
+@pytest.mark.parametrize(
+    "name", ["resnet20", "resnet50", "vgg8", "mobilenetv2", "mobilenetv2_half", "shufflenetv1", "shufflenetv2"]
+)
+def test_forgotten_width_is_told(name: str) -> None:
+    error = mismatch(name, shapes_of(name, width=0.375))
 
     assert error.did_you_mean == []
     assert '"width": 0.375' in error.hint
+
+
+def test_weights_of_a_network_with_an_option_that_it_does_not_take_are_refused() -> None:
+    with pytest.raises(InputError) as caught:
+        architectures.match_state(
+            "shufflenetv2", shapes_of("shufflenetv2"), options=PlainOptions(stem_stride=2), param="/architecture"
+        )
+
+    assert (caught.value.code, caught.value.param) == ("invalid_value", "/options/stem_stride")
 
 
 def test_superfluous_width_is_told() -> None:
