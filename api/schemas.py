@@ -204,8 +204,28 @@ class MethodList(Schema):
     data: list[MethodSchema]
 
 
+class NetworkInput(Schema):
+    """The images that a network is made for."""
+
+    channels: int
+    height: int
+    width: int
+    fixed: bool
+    """Whether it takes no others; else any size and number of channels will do."""
+
+
+class NetworkPreprocessing(Schema):
+    """What is done to images before the network sees them."""
+
+    mean: list[float] | None
+    """Per channel, of images in [0, 1]; null for the data set's own."""
+    std: list[float] | None
+    interpolation: str
+    """Where images are resized at all."""
+
+
 class NetworkSchema(Schema):
-    """A network of the zoo, at 100 classes and images of 3 x 32 x 32."""
+    """A network of the zoo, at 100 classes and images as in `input`."""
 
     name: str
     family: str
@@ -216,6 +236,8 @@ class NetworkSchema(Schema):
     parameters: int
     macs: int
     """Multiply-adds of one image."""
+    input: NetworkInput
+    preprocessing: NetworkPreprocessing
     roles: list[str]
 
 

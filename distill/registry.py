@@ -16,21 +16,30 @@ from distill.batch import Method, ResultHead
 from distill.errors import InputError
 from distill.method_specs import CEMethod, ExtraMethod, MethodSpec, SRRLMethod, settings_of
 from distill.methods.srrl import SRRL, Connector, VectorConnector
-from distill.networks import resnet, wrn
+from distill.networks import mobilenetv2, resnet, resnet4stage, shufflenetv1, shufflenetv2, vgg, wrn
 from distill.objective import LabelLoss, Objective
 from distill.pairs import Pair
 from distill.spec import NetworkOptions
 from distill.students import ReusedHead
 
 _SAVE_HINT = "Save it with safetensors.torch.save_file(network.state_dict(), path)."
-_FAMILIES: dict[str, Callable[..., nn.Module]] = {"resnet": resnet.build, "wrn": wrn.build}
+_FAMILIES: dict[str, Callable[..., nn.Module]] = {
+    "resnet": resnet.build,
+    "wrn": wrn.build,
+    "resnet4stage": resnet4stage.build,
+    "vgg": vgg.build,
+    "mobilenetv2": mobilenetv2.build,
+    "shufflenetv1": shufflenetv1.build,
+    "shufflenetv2": shufflenetv2.build,
+}
 
 
 def build_network(architecture: str, *, options: NetworkOptions, num_classes: int, in_channels: int) -> nn.Module:
     """A freshly initialised network of the zoo.
 
     Raises:
-        InputError: ``architecture_unknown``, with the nearest names.
+        InputError: ``architecture_unknown``, with the nearest names; ``invalid_value`` for an option that the
+            network does not take.
     """
     family = architectures.blueprint(architecture, options=options).family
     return _FAMILIES[family](architecture, options=options, num_classes=num_classes, in_channels=in_channels)

@@ -15,9 +15,11 @@ class NetworkOptions(Spec):
     """What may be varied about a network of the zoo."""
 
     width: float = Field(default=1.0, gt=0, le=16)
-    """Multiplies every channel count; the result is rounded to whole channels."""
+    """Multiplies every channel count; the result is rounded to whole channels, in a ShuffleNet to whole groups.
+    MobileNetV2 keeps the 1280 of its last convolution below a width of 1."""
     stem_stride: Literal[1, 2] = 1
-    """Stride of the first convolution: 2 halves every map and quarters the work."""
+    """Stride of the first convolution: 2 halves every map and quarters the work. Not for mobilenetv2, whose stem
+    has it already, nor for the shufflenets, whose stem is 1x1."""
 
 
 class TeacherRef(Spec):

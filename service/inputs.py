@@ -42,7 +42,7 @@ def new_teacher(upload_id: str, *, architecture: str, options: NetworkOptions, a
     upload = uploads.completed(upload_id, purpose="teacher")
     key = uploads.source_key(upload)
     try:
-        architectures.check(architecture, param=f"{at}/architecture")
+        architectures.check(architecture, options=options, param=f"{at}/architecture")
         header = read_header(store().local_path(key))
         facts = architectures.match_state(architecture, header.shapes, options=options, param=f"{at}/architecture")
     except InputError as error:

@@ -81,7 +81,7 @@ def make(session: Session, spec: DistillSpec, *, brought: Brought) -> Plan:
     teacher = brought.teacher or _known(session, Teacher, spec.teacher.id, errors)
     dataset = brought.dataset or _known(session, Dataset, spec.dataset.id, errors)
     try:
-        architectures.check(spec.student.architecture, param="/student/architecture")
+        architectures.check(spec.student.architecture, options=spec.student.options, param="/student/architecture")
     except InputError as error:
         errors.append(error)
     if errors or teacher is None or dataset is None:

@@ -136,6 +136,20 @@ class TestCatalog:
         assert wide
         assert all(network["name"].startswith("wrn_16") for network in wide)
 
+    def test_a_network_tells_what_is_pooled_and_what_images_it_takes(self, client: httpx.Client) -> None:
+        (found,) = client.get("/networks", params={"q": "mobilenetv2_half"}).json()["data"]
+        assert found.pop("macs") == pytest.approx(6.5e6, rel=0.01)
+        assert found == {
+            "name": "mobilenetv2_half",
+            "family": "mobilenetv2",
+            "stages": [12, 16, 48, 160],
+            "feature_width": 1280,
+            "parameters": 812_836,
+            "input": {"channels": 3, "height": 32, "width": 32, "fixed": False},
+            "preprocessing": {"mean": None, "std": None, "interpolation": "bilinear"},
+            "roles": ["teacher", "student"],
+        }
+
     def test_methods_come_with_schema_and_defaults(self, client: httpx.Client) -> None:
         found = {method["type"]: method for method in client.get("/methods").json()["data"]}
         assert {"srrl", "ce"} <= set(found)
