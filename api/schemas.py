@@ -235,7 +235,9 @@ class NetworkSchema(Schema):
     """Length of the penultimate vector."""
     parameters: int
     macs: int
-    """Multiply-adds of one image."""
+    """Multiply-adds of one image, of real numbers."""
+    binary_macs: int = 0
+    """Multiply-adds of signs; 64 of them are one operation of a processor's word."""
     input: NetworkInput
     preprocessing: NetworkPreprocessing
     roles: list[str]

@@ -16,7 +16,8 @@ from distill.batch import Method, ResultHead
 from distill.errors import InputError
 from distill.method_specs import CEMethod, ExtraMethod, MethodSpec, SRRLMethod, settings_of
 from distill.methods.srrl import SRRL, Connector, VectorConnector
-from distill.networks import mobilenetv2, resnet, resnet4stage, shufflenetv1, shufflenetv2, vgg, wrn
+from distill.networks import binary, mobilenetv2, resnet, resnet4stage, shufflenetv1, shufflenetv2, vgg, wrn
+from distill.networks.binarisation import unpack_bits
 from distill.objective import LabelLoss, Objective
 from distill.pairs import Pair
 from distill.spec import NetworkOptions
@@ -31,6 +32,7 @@ _FAMILIES: dict[str, Callable[..., nn.Module]] = {
     "mobilenetv2": mobilenetv2.build,
     "shufflenetv1": shufflenetv1.build,
     "shufflenetv2": shufflenetv2.build,
+    "binary": binary.build,
 }
 
 
@@ -76,8 +78,9 @@ def load_weights(network: nn.Module, path: Path) -> dict[str, str]:
         raise InputError("upload_corrupt", f"{path.name}: {error}.", hint=_SAVE_HINT, param="/teacher") from error
     clean = architectures.clean_names(tensors)
     try:
-        network.load_state_dict({clean[name]: tensor for name, tensor in tensors.items()}, strict=True)
-    except RuntimeError as error:
+        state = unpack_bits(network, {clean[name]: tensor for name, tensor in tensors.items()})
+        network.load_state_dict(state, strict=True)
+    except (RuntimeError, ValueError) as error:
         raise InputError("state_dict_mismatch", str(error)[:500], param="/teacher/architecture") from error
     bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if bad:

@@ -15,7 +15,7 @@ from distill.batch import ResultHead
 from distill.objective import answer
 from distill.taps import Tap
 
-_DTYPES = {torch.float32: "F32", torch.int64: "I64"}
+_DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.uint8: "U8"}
 
 
 class ReusedHead(nn.Module):

@@ -20,6 +20,7 @@ import torch
 from distill import checkpoint, events, plan, students
 from distill.method_specs import CEMethod, MethodSpec
 from distill.methods.srrl import SRRL
+from distill.networks.binarisation import pack_bits
 from distill.preparation import Prepared, TeacherFile, open_teacher, prepare
 from distill.registry import load_student
 from distill.reporting import cost_figures
@@ -217,7 +218,10 @@ class _Job:
         self.num_files += 1
         path = self.out / f"{run.name}-{self.num_files}.safetensors"
         head = run.objective.result_head
-        state = run.network.state_dict() if head is None else students.state_with_head(run.network, head=head)
+        if head is None:
+            state = pack_bits(run.network, run.network.state_dict())
+        else:
+            state = pack_bits(run.network, students.state_with_head(run.network, head=head), prefix="network.")
         students.save(state, path, metadata=self._metadata(run))
         return events.Artifact(name=f"{run.name}.safetensors", path=str(path))
 

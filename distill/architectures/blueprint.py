@@ -59,7 +59,11 @@ class Blueprint(ABC):
 
     @abstractmethod
     def macs(self, *, num_classes: int, in_channels: int, image_size: Size) -> int:
-        """Multiply-adds of one image (height, width) in convolutions and the classifier."""
+        """Multiply-adds of one image (height, width) in convolutions and the classifier, of real numbers."""
+
+    def binary_macs(self, *, image_size: Size) -> int:
+        """Multiply-adds of signs."""
+        return 0
 
     @abstractmethod
     def state_shapes(self, *, num_classes: int, in_channels: int) -> dict[str, Shape]:
@@ -81,6 +85,9 @@ class LayeredBlueprint(Blueprint):
     def macs(self, *, num_classes: int, in_channels: int, image_size: Size) -> int:
         parts = self.layers(num_classes=num_classes, in_channels=in_channels, image_size=image_size)
         return sum(layer.macs for layer in parts)
+
+    def binary_macs(self, *, image_size: Size) -> int:
+        return sum(layer.binary_macs for layer in self.layers(num_classes=1, in_channels=1, image_size=image_size))
 
     def state_shapes(self, *, num_classes: int, in_channels: int) -> dict[str, Shape]:
         parts = self.layers(num_classes=num_classes, in_channels=in_channels, image_size=(1, 1))

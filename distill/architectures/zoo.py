@@ -9,7 +9,7 @@ import difflib
 from dataclasses import asdict
 from typing import Any
 
-from distill.architectures import mobilenetv2, resnet, resnet4stage, shufflenetv1, shufflenetv2, vgg, wrn
+from distill.architectures import binary, mobilenetv2, resnet, resnet4stage, shufflenetv1, shufflenetv2, vgg, wrn
 from distill.architectures.blueprint import Blueprint, Family
 from distill.architectures.layers import Shape, Size
 from distill.architectures.options import PLAIN, Options
@@ -23,6 +23,7 @@ FAMILIES: tuple[Family, ...] = (
     mobilenetv2.FAMILY,
     shufflenetv1.FAMILY,
     shufflenetv2.FAMILY,
+    binary.FAMILY,
 )
 
 
@@ -121,6 +122,7 @@ def _catalog_entry(name: str) -> dict[str, Any]:
         "feature_width": plan.feature_width,
         "parameters": plan.parameters(num_classes=100, in_channels=plan.input.channels),
         "macs": plan.macs(num_classes=100, in_channels=plan.input.channels, image_size=image_size),
+        "binary_macs": plan.binary_macs(image_size=image_size),
         "input": asdict(plan.input),
         "preprocessing": asdict(plan.preprocessing),
         "roles": ["teacher", "student"],
