@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from distill.data import presets
 from distill.data.cifar import read_cifar
 from distill.data.idx import read_idx
 from distill.data.imagefolder import read_imagefolder
 from distill.data.inspect import detect, open_archive
 from distill.data.npz import read_npz
-from distill.data.raw import RawDataset
+from distill.data.raw import RawDataset, normalised_as
 from distill.data.source import Source
+from distill.errors import InputError
 
-__all__ = ["RawDataset", "read"]
+__all__ = ["RawDataset", "read", "read_preset"]
 
 
 def read(path: Path, *, format: str = "auto", seed: int = 0, image_size: int | None = None) -> RawDataset:
@@ -30,6 +32,27 @@ def read(path: Path, *, format: str = "auto", seed: int = 0, image_size: int | N
     """
     with open_archive(path) as archive:
         return _read(archive, format=format, seed=seed, image_size=image_size)
+
+
+def read_preset(root: Path, *, name: str, sha256: str | None = None, seed: int = 0) -> RawDataset:
+    """Read a public data set from the operator's folder.
+
+    Args:
+        root: the folder of :mod:`distill.data.presets`.
+        name: of the preset.
+        sha256: the digest that its files must have; None: whatever is there.
+        seed: of the held-out split, where there is none.
+
+    Raises:
+        InputError: as :func:`read`; ``dataset_unreadable`` when the files are not in place or have changed.
+    """
+    preset = presets.by_name(name)
+    tree = presets.open_preset(preset, root)
+    if sha256 not in (None, presets.digest(preset, tree)):
+        message = f"The files of {name} are not those that were there when it was asked for."
+        raise InputError("dataset_unreadable", message, hint="Ask for the preset again.")
+    raw = _read(tree, format="auto", seed=seed, classes=preset.classes)
+    return normalised_as(raw, preset.normalisation) if preset.normalisation else raw
 
 
 def _read(
