@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from distill.method_specs import Auto, MethodSpec, Spec, SRRLMethod
 
-DatasetFormat = Literal["auto", "npz", "idx", "imagefolder"]
+DatasetFormat = Literal["auto", "npz", "idx", "cifar", "imagefolder"]
 
 
 class NetworkOptions(Spec):
@@ -40,16 +40,18 @@ class TeacherRef(Spec):
 
 
 class DatasetRef(Spec):
-    """A data set by id, or given inline by its upload."""
+    """A data set by id, or given inline by its upload or by the name of a public one."""
 
     id: str | None = None
     upload_id: str | None = None
+    preset: str | None = None
+    """A name from GET /presets; its files must be in the operator's folder."""
     format: DatasetFormat = "auto"
 
     @model_validator(mode="after")
     def _one_way(self) -> DatasetRef:
-        if (self.id is None) == (self.upload_id is None):
-            raise ValueError("give either id or upload_id")
+        if [self.id, self.upload_id, self.preset].count(None) != 2:
+            raise ValueError("give exactly one of id, upload_id and preset")
         return self
 
 
