@@ -23,7 +23,7 @@ Shape = tuple[int, ...]
 NARROW, WIDE = (16, 16, 32, 64), (32, 64, 128, 256)
 # Name -> (depth 6n + 2, channels of the stem and of the three stages).
 RESNETS: dict[str, tuple[int, tuple[int, ...]]] = {
-    **{f"resnet{depth}": (depth, NARROW) for depth in (8, 14, 20, 32, 44, 56, 110)},
+    **{f"resnet{depth}": (depth, NARROW) for depth in (8, 14, 20, 26, 32, 44, 56, 110)},
     **{f"resnet{depth}x4": (depth, WIDE) for depth in (8, 32)},
 }
 LISTED_WRN = ((10, 1), (16, 1), (16, 2), (16, 4), (40, 1), (40, 2), (40, 4), (10, 10), (16, 10))

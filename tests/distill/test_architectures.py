@@ -25,7 +25,7 @@ PUBLISHED = {
     "wrn_40_1": (569_780, 64),
     "wrn_40_2": (2_255_156, 128),
 }
-PUBLISHED_10 = {"resnet8": 78_042, "resnet14": 175_258, "resnet20": 272_474, "wrn_16_2": 691_674}
+PUBLISHED_10 = {"resnet8": 78_042, "resnet14": 175_258, "resnet20": 272_474, "resnet26": 369_690, "wrn_16_2": 691_674}
 PUBLISHED_MILLION_MACS = {
     "resnet8": 12.5,
     "resnet14": 26.7,
