@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from distill import architectures, plan
 from distill.errors import DistillError, InputError
+from distill.published import published
 from distill.spec import DatasetFormat, DatasetRef, DistillSpec, NetworkOptions, TeacherRef
 from models import Dataset, InputStatus, Teacher
 from service import inputs
@@ -105,16 +106,19 @@ def fit(spec: DistillSpec, *, teacher: Teacher, dataset: Dataset, new_rows: Sequ
     resolved = None
     if dataset.status == InputStatus.READY:
         _check_pair(teacher, dataset)
-        num_images = dataset.report["splits"]["train"]["images"]
-        resolved = plan.resolve(spec, num_images=num_images).model_copy(
+        num_images, image = dataset.report["splits"]["train"]["images"], dataset.report["image"]
+        size = (image["height"], image["width"])
+        resolved = plan.resolve(spec, num_images=num_images, image_size=size).model_copy(
             update={"teacher": TeacherRef(id=teacher.id), "dataset": DatasetRef(id=dataset.id, format=_format(dataset))}
         )
         facts["dataset"] |= {
             "train": num_images,
             "test": dataset.report["splits"]["test"]["images"],
             "classes": len(dataset.report["classes"]),
-            "image": dataset.report["image"],
+            "image": image,
         }
+        facts["recipe_base"] = plan.base_of(spec, num_images=num_images, image_size=size).name
+        facts["published"] = published(resolved, teacher=teacher.architecture, num_classes=teacher.num_classes)
         facts["total_steps"] = plan.total_steps(resolved, num_images=num_images)
     return Plan(teacher=teacher, dataset=dataset, new_rows=new_rows, resolved=resolved, facts=facts)
 
