@@ -21,6 +21,7 @@ from torch import nn
 from distill import checkpoint, evaluation, events, plan, students
 from distill.methods.srrl import SRRL
 from distill.preparation import Prepared, TeacherFile, open_teacher, prepare
+from distill.published import published
 from distill.registry import build_method, build_network, load_student
 from distill.reporting import network_report
 from distill.runs import Diverged, Run
@@ -278,6 +279,7 @@ class _Job:
                 open_teacher(teacher)[0], prepared.teacher_answers, num_bytes=teacher.path.stat().st_size
             ),
             "baseline": None,
+            "published": published(self.spec, teacher=teacher.architecture, num_classes=prepared.num_classes),
             "disagreements": evaluation.worst_disagreements(found["student"], prepared.teacher_answers, labels),
         }
         for name, path in files.items():

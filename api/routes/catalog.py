@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from api.schemas import MethodList, MethodSchema, NetworkList, NetworkSchema
-from distill import architectures
+from api.schemas import MethodList, MethodSchema, NetworkList, NetworkSchema, RecipeList, RecipeSchema
+from distill import architectures, recipes
 from distill.spec import DistillSpec, NetworkOptions, method_schemas
 
 router = APIRouter(tags=["catalog"])
@@ -30,6 +30,15 @@ def list_networks(
     """Networks for teachers and students, with their sizes and costs."""
     found = [NetworkSchema.model_validate(entry) for entry in architectures.catalog(q)]
     return NetworkList(data=found, options_schema=NetworkOptions.model_json_schema())
+
+
+@router.get("/recipes")
+def list_recipes(
+    q: Annotated[str, Query(max_length=100, description="Words of the id or the title.")] = "",
+    method: Annotated[str, Query(max_length=32, description="A type from GET /methods.")] = "",
+) -> RecipeList:
+    """Published rows with the settings that lead to them; `"recipe": id` in a request asks for one."""
+    return RecipeList(data=[RecipeSchema.model_validate(entry) for entry in recipes.catalog(q, method=method)])
 
 
 @router.get("/schemas/distill.json")
