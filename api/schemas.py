@@ -289,6 +289,54 @@ class PresetList(Schema):
     data: list[PresetSchema]
 
 
+class RecipeData(Schema):
+    """The data that a recipe's figures are about."""
+
+    name: str
+    preset: str | None
+    """By which a request may name it."""
+    classes: int
+    train: int
+    """Training images."""
+    image_side: int
+
+
+class PublishedFigures(Schema):
+    """Accuracies as their source prints them, as shares of 1."""
+
+    top1: float
+    teacher_top1: float | None
+    baseline_top1: float | None
+    """The same student on labels alone."""
+    rivals: dict[str, float]
+    """Other methods on the same pair."""
+    source: str
+
+
+class RecipeSchema(Schema):
+    """A row of a published table, with the settings that lead to it."""
+
+    id: str
+    title: str
+    dataset: RecipeData
+    teacher: dict[str, Any]
+    student: dict[str, Any]
+    method: dict[str, Any]
+    """Its type, and settings that are not its defaults."""
+    training: dict[str, Any]
+    published: PublishedFigures
+    settings_source: str
+    notes: list[str]
+    """What was not published, or does not agree."""
+
+
+class RecipeList(Schema):
+    """Recipes, table by table."""
+
+    object: Literal["list"] = "list"
+    data: list[RecipeSchema]
+
+
 # ---------------------------------------------------------------- the service
 
 

@@ -8,8 +8,10 @@ from typing import Any, cast
 
 from sqlalchemy.orm import Session
 
-from distill import architectures, plan
+from distill import architectures, compatibility, plan
+from distill.compatibility import Side
 from distill.errors import DistillError, InputError
+from distill.published import published
 from distill.spec import DatasetFormat, DatasetRef, DistillSpec, NetworkOptions, TeacherRef
 from models import Dataset, InputStatus, Teacher
 from service import inputs, presets
@@ -97,8 +99,9 @@ def fit(spec: DistillSpec, *, teacher: Teacher, dataset: Dataset, new_rows: Sequ
     """Hold a request against its inputs, as far as they are ready.
 
     Raises:
-        Invalid: teacher and data do not belong together.
+        Invalid: teacher and data do not belong together, or the method fits neither.
     """
+    _check_method(spec, teacher, dataset)
     facts: dict[str, Any] = {"teacher": _network_facts(teacher.architecture, teacher.options, teacher, dataset)}
     facts["student"] = _network_facts(
         spec.student.architecture, spec.student.options.model_dump(mode="json"), teacher, dataset
@@ -108,21 +111,73 @@ def fit(spec: DistillSpec, *, teacher: Teacher, dataset: Dataset, new_rows: Sequ
     resolved = None
     if dataset.status == InputStatus.READY:
         _check_pair(teacher, dataset)
-        splits = dataset.report["splits"]
-        num_unlabeled = splits.get("train_unlabeled", {}).get("images", 0)
-        num_images = splits["train"]["images"] + num_unlabeled
-        resolved = plan.resolve(spec, num_images=num_images).model_copy(
+        data = _DataFacts.of(dataset)
+        counts = {"num_images": data.num_images, "num_labelled": data.num_labelled}
+        resolved = plan.resolve(spec, **counts, image_size=data.image_size).model_copy(
             update={"teacher": TeacherRef(id=teacher.id), "dataset": DatasetRef(id=dataset.id, format=_format(dataset))}
         )
-        facts["dataset"] |= {
-            "train": num_images,
-            "train_unlabeled": num_unlabeled,
-            "test": splits["test"]["images"],
-            "classes": len(dataset.report["classes"]),
-            "image": dataset.report["image"],
-        }
-        facts["total_steps"] = plan.total_steps(resolved, num_images=num_images)
+        facts["dataset"] |= data.facts
+        facts["recipe_base"] = plan.base_of(spec, num_images=data.num_images, image_size=data.image_size).name
+        facts["published"] = published(resolved, teacher=teacher.architecture, num_classes=teacher.num_classes)
+        facts["total_steps"] = plan.total_steps(resolved, **counts)
     return Plan(teacher=teacher, dataset=dataset, new_rows=new_rows, resolved=resolved, facts=facts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DataFacts:
+    """What a ready data set's report says of its sizes."""
+
+    num_labelled: int
+    num_unlabeled: int
+    num_test: int
+    num_classes: int
+    image: dict[str, int]
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> _DataFacts:
+        splits = dataset.report["splits"]
+        return cls(
+            num_labelled=splits["train"]["images"],
+            num_unlabeled=splits.get("train_unlabeled", {}).get("images", 0),
+            num_test=splits["test"]["images"],
+            num_classes=len(dataset.report["classes"]),
+            image=dataset.report["image"],
+        )
+
+    @property
+    def num_images(self) -> int:
+        """All that are trained on."""
+        return self.num_labelled + self.num_unlabeled
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return self.image["height"], self.image["width"]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For the job's own facts."""
+        return {
+            "train": self.num_images,
+            "train_unlabeled": self.num_unlabeled,
+            "test": self.num_test,
+            "classes": self.num_classes,
+            "image": self.image,
+        }
+
+
+def _check_method(spec: DistillSpec, teacher: Teacher, dataset: Dataset) -> None:
+    is_ready = dataset.status == InputStatus.READY
+    student = _side(spec.student.architecture, spec.student.options)
+    master = _side(teacher.architecture, NetworkOptions.model_validate(teacher.options))
+    is_labelled = not is_ready or _DataFacts.of(dataset).num_labelled > 0
+    errors = compatibility.check_method(spec.method, student=student, teacher=master, is_labelled=is_labelled)
+    if errors:
+        raise Invalid(errors)
+
+
+def _side(name: str, options: NetworkOptions) -> Side:
+    blueprint = architectures.blueprint(name, options=options)
+    return Side(name=name, num_stages=len(blueprint.widths), pools=True)
 
 
 def _prepared_before(session: Session, row: Dataset | None) -> Dataset | None:

@@ -6,8 +6,17 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from api.schemas import MethodList, MethodSchema, NetworkList, NetworkSchema, PresetList, PresetSchema
-from distill import architectures
+from api.schemas import (
+    MethodList,
+    MethodSchema,
+    NetworkList,
+    NetworkSchema,
+    PresetList,
+    PresetSchema,
+    RecipeList,
+    RecipeSchema,
+)
+from distill import architectures, recipes
 from distill.method_specs import method_schemas
 from distill.spec import DistillSpec, NetworkOptions
 from service import presets
@@ -38,6 +47,15 @@ def list_networks(
 def list_presets() -> PresetList:
     """Public data sets that a request may name, and whether their files are in place."""
     return PresetList(data=[PresetSchema.of(state) for state in presets.listing()])
+
+
+@router.get("/recipes")
+def list_recipes(
+    q: Annotated[str, Query(max_length=100, description="Words of the id or the title.")] = "",
+    method: Annotated[str, Query(max_length=32, description="A type from GET /methods.")] = "",
+) -> RecipeList:
+    """Published rows with the settings that lead to them; `"recipe": id` in a request asks for one."""
+    return RecipeList(data=[RecipeSchema.model_validate(entry) for entry in recipes.catalog(q, method=method)])
 
 
 @router.get("/schemas/distill.json")

@@ -41,7 +41,11 @@ FULL: dict[str, Any] = {
         "learning_rate": 0.05,
         "weight_decay": 0.0001,
         "optimizer": "sgd",
+        "momentum": 0.8,
+        "nesterov": False,
         "schedule": "cosine",
+        "milestones": [],
+        "gamma": 0.2,
         "augmentation": "crop_flip",
         "views": "fresh",
         "precision": "bf16",
@@ -106,7 +110,11 @@ def test_shortest_request_gets_the_published_defaults() -> None:
             "learning_rate": "auto",
             "weight_decay": "auto",
             "optimizer": "sgd",
+            "momentum": 0.9,
+            "nesterov": "auto",
             "schedule": "auto",
+            "milestones": "auto",
+            "gamma": 0.1,
             "augmentation": "auto",
             "views": "auto",
             "precision": "auto",
@@ -160,6 +168,12 @@ def test_numbers_must_be_finite(pointer: str, value: float) -> None:
         ("/training/learning_rate", 10.5),
         ("/training/weight_decay", -0.1),
         ("/training/optimizer", "adam"),
+        ("/training/momentum", 1),
+        ("/training/nesterov", "yes"),
+        ("/training/gamma", 0),
+        ("/training/milestones", [0]),
+        ("/training/milestones", "late"),
+        ("/recipe", 5),
         ("/training/views", 0),
         ("/training/seed", -1),
         ("/training/seed", 2**32),
@@ -179,6 +193,41 @@ def test_numbers_must_be_finite(pointer: str, value: float) -> None:
 )
 def test_values_outside_their_range_are_refused(pointer: str, value: object) -> None:
     assert errors(changed(pointer, value))
+
+
+@pytest.mark.parametrize(
+    ("training", "words"),
+    [
+        ({"milestones": [2, 2]}, "must rise"),
+        ({"milestones": [3, 1]}, "must rise"),
+        ({"milestones": [1, 4], "epochs": 4}, "the milestone 4 is not before the end, after 4 epochs"),
+        ({"milestones": [1], "epochs": 4, "schedule": "cosine"}, "schedule step, not to cosine"),
+    ],
+)
+def test_milestones_rise_within_a_stepped_run(training: dict[str, Any], words: str) -> None:
+    (error,) = errors({**SHORTEST, "training": training})
+    assert error["loc"] == ("training", "milestones")
+    assert words in error["msg"]
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"milestones": [1, 3], "epochs": 4},
+        {"milestones": [1, 300], "schedule": "step"},
+        {"milestones": [], "schedule": "one_cycle"},
+        {"nesterov": True, "momentum": 0.5},
+        {"nesterov": False, "momentum": 0},
+    ],
+)
+def test_schedules_and_momenta_that_can_be(training: dict[str, Any]) -> None:
+    spec = DistillSpec.model_validate({**SHORTEST, "training": training})
+    assert spec.training.model_dump(include=set(training)) == training
+
+
+def test_nesterov_needs_momentum() -> None:
+    (error,) = errors({**SHORTEST, "training": {"nesterov": True, "momentum": 0}})
+    assert error["loc"][:2] == ("training", "nesterov")
 
 
 def test_specs_cannot_be_changed() -> None:
