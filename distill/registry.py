@@ -14,8 +14,15 @@ from torch import nn
 from distill import architectures
 from distill.batch import Method, ResultHead
 from distill.errors import InputError
-from distill.method_specs import CEMethod, ExtraMethod, MethodSpec, SRRLMethod, settings_of
+from distill.method_specs import CEMethod, ExtraMethod, MethodSpec, settings_of
+from distill.methods.at import AT
+from distill.methods.fitnet import FitNet
+from distill.methods.nst import NST
+from distill.methods.reviewkd import ReviewKD
+from distill.methods.simkd import Projector, SimKD
+from distill.methods.sp import SP
 from distill.methods.srrl import SRRL, Connector, VectorConnector
+from distill.methods.vid import VID
 from distill.networks import resnet, wrn
 from distill.objective import LabelLoss, Objective
 from distill.pairs import Pair
@@ -24,6 +31,16 @@ from distill.students import ReusedHead
 
 _SAVE_HINT = "Save it with safetensors.torch.save_file(network.state_dict(), path)."
 _FAMILIES: dict[str, Callable[..., nn.Module]] = {"resnet": resnet.build, "wrn": wrn.build}
+_METHODS: dict[str, Callable[..., Method]] = {
+    "srrl": SRRL,
+    "fitnet": FitNet,
+    "at": AT,
+    "sp": SP,
+    "vid": VID,
+    "nst": NST,
+    "reviewkd": ReviewKD,
+    "simkd": SimKD,
+}
 
 
 def build_network(architecture: str, *, options: NetworkOptions, num_classes: int, in_channels: int) -> nn.Module:
@@ -46,11 +63,12 @@ def build_objective(spec: MethodSpec, *, pair: Pair, label_loss: LabelLoss, labe
 
 
 def build_method(spec: ExtraMethod, *, pair: Pair) -> Method:
-    """One method, without its extra terms."""
-    match spec:
-        case SRRLMethod(srrl=settings):
-            return SRRL(settings, pair=pair)
-    raise AssertionError(f"no method for {spec!r}")
+    """One method, without its extra terms.
+
+    Raises:
+        InputError: ``invalid_value`` when it cannot work between these networks.
+    """
+    return _METHODS[spec.type](settings_of(spec), pair=pair)
 
 
 def load_weights(network: nn.Module, path: Path) -> dict[str, str]:
@@ -119,6 +137,7 @@ def _connector(facts: dict[str, Any]) -> nn.Module:
     kinds: dict[str, Callable[[], nn.Module]] = {
         "map": lambda: Connector(student_width, teacher_width, relu=facts["relu"]),
         "vector": lambda: VectorConnector(student_width, teacher_width, relu=facts["relu"]),
+        "projector": lambda: Projector(student_width, teacher_width, factor=facts["factor"], size=facts["size"]),
     }
     return kinds[facts["kind"]]()
 
