@@ -110,7 +110,7 @@ def load_student(path: Path) -> nn.Module:
     """
     try:
         network = _student(_metadata(path))
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise InputError(
             "unsupported_format",
             f"{path.name} is not one of Limbeck's students: {error!r}.",
