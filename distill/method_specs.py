@@ -68,6 +68,13 @@ class SRRLSettings(Settings):
     regression_stages: Stages | None = None
     """Where L_SR acts, if elsewhere than `stages`."""
 
+    @model_validator(mode="after")
+    def _the_reused_head_is_taught(self) -> Self:
+        losses = ((self.feature_weight, self.feature_stages), (self.regression_weight, self.regression_stages))
+        if self.head == "teacher" and not any(weight and "last" in (at or self.stages) for weight, at in losses):
+            raise ValueError("head is teacher, and no loss acts at last: the connector before it would learn nothing")
+        return self
+
 
 class KDSettings(Settings):
     """Knowledge distillation (Hinton et al. 2015): T² KL(teacher || student) of softened probabilities."""

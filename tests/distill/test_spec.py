@@ -293,6 +293,26 @@ def test_other_methods_are_refused_with_one_error(method: dict[str, Any], kind: 
     assert error["type"] == kind
 
 
+@pytest.mark.parametrize(
+    ("settings", "is_taught"),
+    [
+        ({"stages": ["stage2", "last"]}, True),
+        ({"feature_stages": ["stage2"]}, True),
+        ({"stages": ["stage2"]}, False),
+        ({"feature_stages": ["stage2"], "regression_weight": 0.0}, False),
+        ({"regression_weight": 0.0, "feature_weight": 0.0}, False),
+    ],
+)
+def test_the_teachers_head_needs_a_loss_at_the_layer_before_it(settings: dict[str, Any], is_taught: bool) -> None:
+    SRRLMethod.model_validate({"type": "srrl", "srrl": settings})  # the student's own head does not
+    reused = {"type": "srrl", "srrl": {**settings, "head": "teacher"}}
+    if is_taught:
+        SRRLMethod.model_validate(reused)
+        return
+    with pytest.raises(ValidationError, match="the connector before it would learn nothing"):
+        SRRLMethod.model_validate(reused)
+
+
 def test_schemas_describe_every_method_of_the_union() -> None:
     schemas = {entry["type"]: entry for entry in method_schemas()}
 
