@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.anatomy import LAST
+from distill.errors import InputError
 from distill.taps import Tap, anatomy_of
 
 MapShape = tuple[int, int, int]
@@ -64,6 +65,20 @@ class Pair:
         if count == 0:
             raise ValueError("a network without stages has none to match")
         return list(zip(student[-count:], teacher[-count:], strict=True))
+
+    def require_classes(self, method: str) -> None:
+        """Make sure that logits are those of classes.
+
+        Raises:
+            InputError: ``invalid_value``, the images are labelled with points.
+        """
+        if self.labels_N.is_floating_point():
+            raise InputError(
+                "invalid_value",
+                f"{method} compares probabilities of classes, but the images are labelled with points.",
+                hint="Take srrl, or another method that reads features, such as fitnet, at, rkd, crd or sp.",
+                param="/method/type",
+            )
 
 
 @torch.no_grad()

@@ -14,7 +14,13 @@ from torch import nn
 from distill import architectures
 from distill.batch import Method, ResultHead
 from distill.errors import InputError
-from distill.method_specs import CEMethod, ExtraMethod, MethodSpec, SRRLMethod, settings_of
+from distill.method_specs import CEMethod, ExtraMethod, MethodSpec, settings_of
+from distill.methods.cc import CC
+from distill.methods.dist import DIST
+from distill.methods.dkd import DKD
+from distill.methods.kd import KD
+from distill.methods.pkt import PKT
+from distill.methods.rkd import RKD
 from distill.methods.srrl import SRRL, Connector, VectorConnector
 from distill.networks import resnet, wrn
 from distill.objective import LabelLoss, Objective
@@ -24,6 +30,15 @@ from distill.students import ReusedHead
 
 _SAVE_HINT = "Save it with safetensors.torch.save_file(network.state_dict(), path)."
 _FAMILIES: dict[str, Callable[..., nn.Module]] = {"resnet": resnet.build, "wrn": wrn.build}
+_METHODS: dict[str, Callable[..., Method]] = {
+    "srrl": SRRL,
+    "kd": KD,
+    "rkd": RKD,
+    "pkt": PKT,
+    "cc": CC,
+    "dkd": DKD,
+    "dist": DIST,
+}
 
 
 def build_network(architecture: str, *, options: NetworkOptions, num_classes: int, in_channels: int) -> nn.Module:
@@ -47,10 +62,7 @@ def build_objective(spec: MethodSpec, *, pair: Pair, label_loss: LabelLoss, labe
 
 def build_method(spec: ExtraMethod, *, pair: Pair) -> Method:
     """One method, without its extra terms."""
-    match spec:
-        case SRRLMethod(srrl=settings):
-            return SRRL(settings, pair=pair)
-    raise AssertionError(f"no method for {spec!r}")
+    return _METHODS[spec.type](settings_of(spec), pair=pair)
 
 
 def load_weights(network: nn.Module, path: Path) -> dict[str, str]:
