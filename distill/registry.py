@@ -16,6 +16,7 @@ from distill.batch import Method, ResultHead
 from distill.errors import InputError
 from distill.method_specs import CEMethod, ExtraMethod, MethodSpec, settings_of
 from distill.methods.cc import CC
+from distill.methods.crd import CRD
 from distill.methods.dist import DIST
 from distill.methods.dkd import DKD
 from distill.methods.kd import KD
@@ -34,6 +35,7 @@ _METHODS: dict[str, Callable[..., Method]] = {
     "srrl": SRRL,
     "kd": KD,
     "rkd": RKD,
+    "crd": CRD,
     "pkt": PKT,
     "cc": CC,
     "dkd": DKD,

@@ -20,6 +20,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "rkd": {},
     "pkt": {},
     "cc": {},
+    "crd": {"num_negatives": 50},
 }
 OF_LOGITS = ("kd", "dkd", "dist")
 
