@@ -95,6 +95,20 @@ class Pair:
                 )
         return self.student.maps[name], self.teacher.maps[name]
 
+    def require_classes(self, method: str) -> None:
+        """Make sure that logits are those of classes.
+
+        Raises:
+            InputError: ``invalid_value``, the images are labelled with points.
+        """
+        if self.labels_N.is_floating_point():
+            raise InputError(
+                "invalid_value",
+                f"{method} compares probabilities of classes, but the images are labelled with points.",
+                hint="Take srrl, or another method that reads features, such as fitnet, at, rkd, crd or sp.",
+                param="/method/type",
+            )
+
 
 @torch.no_grad()
 def sizes_of(network: nn.Module, images_BCHW: Tensor) -> Sizes:

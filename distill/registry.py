@@ -16,9 +16,16 @@ from distill.batch import Method, ResultHead
 from distill.errors import InputError
 from distill.method_specs import CEMethod, ExtraMethod, MethodSpec, settings_of
 from distill.methods.at import AT
+from distill.methods.cc import CC
+from distill.methods.crd import CRD
+from distill.methods.dist import DIST
+from distill.methods.dkd import DKD
 from distill.methods.fitnet import FitNet
+from distill.methods.kd import KD
 from distill.methods.nst import NST
+from distill.methods.pkt import PKT
 from distill.methods.reviewkd import ReviewKD
+from distill.methods.rkd import RKD
 from distill.methods.simkd import Projector, SimKD
 from distill.methods.sp import SP
 from distill.methods.srrl import SRRL, Connector, VectorConnector
@@ -43,13 +50,20 @@ _FAMILIES: dict[str, Callable[..., nn.Module]] = {
 }
 _METHODS: dict[str, Callable[..., Method]] = {
     "srrl": SRRL,
+    "kd": KD,
     "fitnet": FitNet,
     "at": AT,
+    "rkd": RKD,
+    "crd": CRD,
     "sp": SP,
+    "pkt": PKT,
     "vid": VID,
+    "cc": CC,
     "nst": NST,
+    "dkd": DKD,
     "reviewkd": ReviewKD,
     "simkd": SimKD,
+    "dist": DIST,
 }
 
 
