@@ -183,10 +183,16 @@ class Worker:
 
 
 @pytest.fixture
-def worker(job_id: str, tmp_path: Path) -> Worker:
+def hire(tmp_path: Path) -> Callable[[str], Worker]:
+    """A worker for a job."""
     folder = tmp_path / "worker"
     folder.mkdir()
-    return Worker(job_id, folder)
+    return lambda job_id: Worker(job_id, folder)
+
+
+@pytest.fixture
+def worker(job_id: str, hire: Callable[[str], Worker]) -> Worker:
+    return hire(job_id)
 
 
 @pytest.fixture
