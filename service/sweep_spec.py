@@ -16,8 +16,6 @@ from distill.spec import Spec
 from service.errors import Invalid
 
 MAX_CHILDREN = 500
-SEED_PATH = "/training/seed"
-"""The axis that is averaged over."""
 _MAX_DEPTH = 32
 _MAX_NAME = 200
 _MAX_LABEL = 100

@@ -9,28 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from models import TERMINAL, JobStatus
-from service.sweep_spec import SEED_PATH
-
-REPORTED = {
-    "student_top1": ("student", "top1"),
-    "teacher_top1": ("teacher", "top1"),
-    "baseline_top1": ("baseline", "top1"),
-    "agreement": ("student", "agreement"),
-    "kl_to_teacher": ("student", "kl_to_teacher"),
-    "cka": ("student", "cka"),
-}
-"""Figures that stand in a job's report, and where."""
-FIGURES = (
-    "student_top1",
-    "teacher_top1",
-    "baseline_top1",
-    "gain",
-    "agreement",
-    "kl_to_teacher",
-    "cka",
-    "seconds",
-)
-"""The table's columns. ``gain``: top-1 of student less baseline; ``seconds``: from first start to end."""
+from service.sweep_figures import FIGURES, SEED_PATH
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +26,7 @@ class Child:
     started_at: datetime | None
     finished_at: datetime | None
     reported: dict[str, float | None]
-    """Of :data:`REPORTED`; all None before the report."""
+    """Of ``sweep_figures.REPORTED``; all None before the report."""
 
     @property
     def is_terminal(self) -> bool:
@@ -55,7 +34,7 @@ class Child:
 
     @property
     def figures(self) -> dict[str, float | None]:
-        """Of :data:`FIGURES`, all None unless the job succeeded: half a training is no measurement."""
+        """Of ``sweep_figures.FIGURES``, all None unless the job succeeded: half a training is no measurement."""
         if self.status != JobStatus.SUCCEEDED:
             return dict.fromkeys(FIGURES)
         student, baseline = self.reported["student_top1"], self.reported["baseline_top1"]

@@ -12,7 +12,8 @@ from sqlalchemy import func, select
 from models import TERMINAL, Job, JobStatus, Sweep
 from service import database
 from service.errors import NotFound
-from service.sweep_table import REPORTED, Child
+from service.sweep_figures import REPORTED
+from service.sweep_table import Child
 
 Counts = Mapping[str, int]
 """How many jobs of a sweep are in each status."""

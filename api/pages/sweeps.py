@@ -3,47 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from api.pages import wording
 from models import JobStatus, Sweep
 from service import sweep_table, sweep_views
-from service.sweep_spec import SEED_PATH
-from service.sweep_table import Child, Spread
+from service.sweep_figures import COLUMNS, SEED_PATH, Column
+from service.sweep_table import Child, Row
 from service.sweep_views import Standing
-
-_POINTS = 100.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """A figure: what its column is called, and how mean and deviation are shown."""
-
-    title: str
-    figure: str
-    scale: float = 1.0
-    digits: int = 2
-    signed: bool = False
-
-    def show(self, spread: Spread) -> str:
-        """88.24 ± 0.51, 88.24 for one alone, or a dash."""
-        if spread.mean is None:
-            return "–"
-        mean = f"{spread.mean * self.scale:{'+' if self.signed else ''}.{self.digits}f}"
-        return mean if spread.sd is None else f"{mean} ± {spread.sd * self.scale:.{self.digits}f}"
-
-
-COLUMNS = (
-    Column(title="Student, %", figure="student_top1", scale=_POINTS),
-    Column(title="Labels alone, %", figure="baseline_top1", scale=_POINTS),
-    Column(title="Gain, points", figure="gain", scale=_POINTS, signed=True),
-    Column(title="Teacher, %", figure="teacher_top1", scale=_POINTS),
-    Column(title="Agreement, %", figure="agreement", scale=_POINTS),
-    Column(title="KL to teacher", figure="kl_to_teacher", digits=3),
-    Column(title="CKA", figure="cka", digits=3),
-    Column(title="Seconds", figure="seconds", digits=0),
-)
 
 
 def sweep_page(sweep: Sweep) -> dict[str, Any]:
@@ -56,11 +23,11 @@ def sweep_page(sweep: Sweep) -> dict[str, Any]:
         "title": title(sweep),
         "state": _state(children),
         "axes": [axis["path"] for axis in sweep.axes if axis["path"] != SEED_PATH],
-        "columns": [column.title for column in columns],
+        "columns": [column.title[:1].upper() + column.title[1:] for column in columns],
         "rows": [
             {
                 "labels": [coordinate["label"] for coordinate in row.point],
-                "cells": [column.show(row.figures[column.figure]) for column in columns],
+                "cells": [_cell(column, row) for column in columns],
                 "finished": f"{row.num_finished} of {row.num_jobs}",
                 "is_complete": row.is_complete,
             }
@@ -104,6 +71,11 @@ def sentence(standing: Standing) -> str:
     )
     rest = [f"{standing.counts[status]} {words.get(status, status)}" for status in ranked]
     return ", ".join([f"{done} of {standing.num_jobs} jobs done", *rest])
+
+
+def _cell(column: Column, row: Row) -> str:
+    spread = row.figures[column.figure]
+    return column.show(spread.mean, spread.sd)
 
 
 def _percent(child: Child) -> float:

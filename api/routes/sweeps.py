@@ -16,8 +16,9 @@ from api.sweep_body import read_children
 from api.sweep_schemas import SweepPlanSchema, SweepSchema, SweepSummary
 from models import Sweep
 from service import sweep_table, sweep_views, sweeps
-from service.sweep_spec import SEED_PATH, SweepSpec
-from service.sweep_table import FIGURES, Row
+from service.sweep_figures import FIGURES, SEED_PATH
+from service.sweep_spec import SweepSpec
+from service.sweep_table import Row
 
 router = APIRouter(prefix="/distill/sweep", tags=["sweeps"])
 _CSV = {"content": {"text/csv": {"schema": {"type": "string"}}}}
