@@ -140,6 +140,16 @@ def body(teacher_id: str, dataset_id: str, prepare: Callable[[], None]) -> dict[
 
 
 @pytest.fixture
+def sweep(body: dict[str, Any]) -> dict[str, Any]:
+    """Two methods over three seeds."""
+    axes = [
+        {"path": "/method", "values": [{"type": "srrl"}, {"type": "ce"}]},
+        {"path": "/training/seed", "values": [0, 1, 2]},
+    ]
+    return {"name": "compare", "base": body, "axes": axes, "metadata": {"team": "vision"}}
+
+
+@pytest.fixture
 def job_id(client: httpx.Client, body: dict[str, Any]) -> str:
     return str(client.post("/distill", json=body).raise_for_status().json()["id"])
 
