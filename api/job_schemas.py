@@ -113,6 +113,8 @@ class JobSummary(Schema):
     error: ErrorSchema | None
     links: JobLinks
     metadata: dict[str, str]
+    sweep_id: str | None
+    """The sweep that made it, if one did: GET /distill/sweep/{id}."""
 
     @classmethod
     def of(cls, job: Job) -> JobSummary:
@@ -164,6 +166,7 @@ def _summary(job: Job) -> dict[str, Any]:
         "error": job.error,
         "links": JobLinks.of(job.id),
         "metadata": job.labels,
+        "sweep_id": job.sweep_id,
     }
 
 

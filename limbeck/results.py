@@ -98,6 +98,60 @@ class Report(TypedDict, total=False):
     method: str
 
 
+class Coordinate(TypedDict):
+    """The value of one axis of a sweep."""
+
+    path: str
+    label: str
+    value: Any
+
+
+class SweepChild(TypedDict, total=False):
+    """A job of a sweep; ``figures`` are None until it succeeded."""
+
+    id: str
+    name: str
+    status: str
+    is_terminal: bool
+    point: list[Coordinate]
+    metrics: dict[str, Any]
+    figures: dict[str, float | None]
+    error: dict[str, Any] | None
+
+
+class Spread(TypedDict):
+    """Several measurements in short; ``sd`` is of the sample, None for fewer than two."""
+
+    n: int
+    mean: float | None
+    sd: float | None
+
+
+class SweepRow(TypedDict, total=False):
+    """Jobs that differ in nothing but the seed."""
+
+    point: list[Coordinate]
+    num_jobs: int
+    num_finished: int
+    is_complete: bool
+    figures: dict[str, Spread]
+
+
+class Sweep(TypedDict, total=False):
+    """Many jobs by one request, and their comparison."""
+
+    id: str
+    name: str
+    status: str
+    is_terminal: bool
+    num_jobs: int
+    counts: dict[str, int]
+    axes: list[dict[str, Any]]
+    children: list[SweepChild]
+    table: list[SweepRow]
+    links: dict[str, str]
+
+
 @dataclass(frozen=True)
 class JobEvent:
     """One event of a job; ``id`` grows within the job, so that a reader can go on behind it."""

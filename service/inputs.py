@@ -39,7 +39,7 @@ def create_teacher(upload_id: str, *, architecture: str, options: NetworkOptions
 
 def new_teacher(upload_id: str, *, architecture: str, options: NetworkOptions, at: str = "") -> Teacher:
     """The checked row, not yet stored; ``at`` is the JSON pointer of the teacher in the request."""
-    upload = uploads.completed(upload_id, purpose="teacher")
+    upload = uploads.completed(upload_id, purpose="teacher", at=at)
     key = uploads.source_key(upload)
     try:
         architectures.check(architecture, options=options, param=f"{at}/architecture")
@@ -77,7 +77,7 @@ def create_dataset(upload_id: str, *, format: str) -> Dataset:
 
 def new_dataset(upload_id: str, *, format: str, at: str = "") -> Dataset:
     """The checked row, not yet stored; ``at`` is the JSON pointer of the data set in the request."""
-    upload = uploads.completed(upload_id, purpose="dataset")
+    upload = uploads.completed(upload_id, purpose="dataset", at=at)
     key = uploads.source_key(upload)
     try:
         found = inspect_dataset(store().local_path(key), format=format)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from sqlalchemy.orm import Session
 
@@ -17,6 +17,8 @@ from models import Dataset, InputStatus, Teacher
 from service import inputs, presets
 from service.errors import Invalid
 from service.inputs import Kind
+
+Ref = TypeVar("Ref", TeacherRef, DatasetRef)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,30 +51,50 @@ class Brought:
     errors: list[DistillError]
 
 
-def bring(spec: DistillSpec) -> Brought:
-    """Look into the uploads or the preset that a request names; before the transaction, since files take time."""
-    errors: list[DistillError] = []
-    teacher = dataset = None
-    try:
-        if spec.teacher.upload_id is not None:
-            teacher = inputs.new_teacher(
-                spec.teacher.upload_id,
-                architecture=spec.teacher.architecture or "",
-                options=spec.teacher.options,
-                at="/teacher",
-            )
-            teacher.status = InputStatus.PROCESSING
-    except Invalid as invalid:
-        errors.extend(invalid.errors)
-    try:
-        if spec.dataset.upload_id is not None:
-            dataset = inputs.new_dataset(spec.dataset.upload_id, format=spec.dataset.format, at="/dataset")
-            dataset.status = InputStatus.PROCESSING
-        elif spec.dataset.preset is not None:
-            dataset = presets.new_dataset(spec.dataset.preset, format=spec.dataset.format, at="/dataset")
-    except Invalid as invalid:
-        errors.extend(invalid.errors)
-    return Brought(teacher=teacher, dataset=dataset, errors=errors)
+Seen = dict[str, Teacher | Dataset | Invalid]
+"""What uploads were found to be, by what a request says of them."""
+
+
+def bring(spec: DistillSpec, *, seen: Seen | None = None) -> Brought:
+    """Look into the uploads or the preset that a request names; before the transaction, since files take time.
+
+    Args:
+        spec: the request.
+        seen: shared by several requests, it makes them share the rows of the uploads that they share.
+    """
+    seen = {} if seen is None else seen
+    found = (
+        _once(seen, spec.teacher, _new_teacher) if spec.teacher.upload_id is not None else None,
+        _once(seen, spec.dataset, _new_dataset) if spec.dataset.id is None else None,
+    )
+    return Brought(
+        teacher=next((row for row in found if isinstance(row, Teacher)), None),
+        dataset=next((row for row in found if isinstance(row, Dataset)), None),
+        errors=[error for each in found if isinstance(each, Invalid) for error in each.errors],
+    )
+
+
+def _once(seen: Seen, ref: Ref, look: Callable[[Ref], Teacher | Dataset]) -> Teacher | Dataset | Invalid:
+    key = f"{type(ref).__name__} {ref.model_dump_json()}"
+    if key not in seen:
+        try:
+            row = look(ref)
+            row.status = InputStatus.PROCESSING
+            seen[key] = row
+        except Invalid as invalid:
+            seen[key] = invalid
+    return seen[key]
+
+
+def _new_teacher(ref: TeacherRef) -> Teacher:
+    architecture = ref.architecture or ""
+    return inputs.new_teacher(ref.upload_id or "", architecture=architecture, options=ref.options, at="/teacher")
+
+
+def _new_dataset(ref: DatasetRef) -> Dataset:
+    if ref.preset is not None:
+        return presets.new_dataset(ref.preset, format=ref.format, at="/dataset")
+    return inputs.new_dataset(ref.upload_id or "", format=ref.format, at="/dataset")
 
 
 def make(session: Session, spec: DistillSpec, *, brought: Brought) -> Plan:

@@ -6,10 +6,10 @@ import dataclasses
 from typing import Any
 
 from api.job_schemas import ArtifactSchema, progress_of
-from api.pages import chart, wording
+from api.pages import chart, sweeps, wording
 from distill.published import in_words
 from models import Job, JobStatus
-from service import job_views, results
+from service import job_views, results, sweep_views
 
 _LISTED = 50
 _LOG_LINES = 200
@@ -23,7 +23,14 @@ def job_list() -> dict[str, Any]:
 
 
 def _row(job: Job) -> dict[str, Any]:
-    return {**_state(job), "id": job.id, "title": title(job), "pair": pair(job), "when": wording.ago(job.created_at)}
+    return {
+        **_state(job),
+        "id": job.id,
+        "title": title(job),
+        "pair": pair(job),
+        "when": wording.ago(job.created_at),
+        "sweep": f"/sweeps/{job.sweep_id}" if job.sweep_id else "",
+    }
 
 
 def job_state(job: Job) -> dict[str, Any]:
@@ -65,6 +72,7 @@ def job_page(job: Job) -> dict[str, Any]:
     rows = job_views.events(job.id, types=["log"], limit=_LOG_LINES, newest=True)
     return {
         "job": job,
+        "sweep_title": sweeps.title(sweep_views.get(job.sweep_id)) if job.sweep_id else "",
         "title": title(job),
         "pair": pair(job),
         "state": job_state(job),

@@ -144,6 +144,16 @@ def body(teacher_id: str, dataset_id: str, prepare: Callable[[], None]) -> dict[
 
 
 @pytest.fixture
+def sweep(body: dict[str, Any]) -> dict[str, Any]:
+    """Two methods over three seeds."""
+    axes = [
+        {"path": "/method", "values": [{"type": "srrl"}, {"type": "ce"}]},
+        {"path": "/training/seed", "values": [0, 1, 2]},
+    ]
+    return {"name": "compare", "base": body, "axes": axes, "metadata": {"team": "vision"}}
+
+
+@pytest.fixture
 def job_id(client: httpx.Client, body: dict[str, Any]) -> str:
     return str(client.post("/distill", json=body).raise_for_status().json()["id"])
 
@@ -187,10 +197,16 @@ class Worker:
 
 
 @pytest.fixture
-def worker(job_id: str, tmp_path: Path) -> Worker:
+def hire(tmp_path: Path) -> Callable[[str], Worker]:
+    """A worker for a job."""
     folder = tmp_path / "worker"
     folder.mkdir()
-    return Worker(job_id, folder)
+    return lambda job_id: Worker(job_id, folder)
+
+
+@pytest.fixture
+def worker(job_id: str, hire: Callable[[str], Worker]) -> Worker:
+    return hire(job_id)
 
 
 @pytest.fixture
