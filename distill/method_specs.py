@@ -7,6 +7,7 @@ the authors' own code.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -366,6 +367,11 @@ METHODS: tuple[type[Spec], ...] = (
 )  # fmt: skip
 for _method in METHODS:
     _method.model_rebuild()
+
+
+def warmup(setting: int | Auto, *, epochs: int) -> int:
+    """Over how many epochs a weight grows: as asked for, or the 20 of 240 that dkd and reviewkd were published with."""
+    return math.ceil(epochs / 12) if setting == "auto" else setting
 
 
 def settings_of(method: Any) -> Any:

@@ -6,7 +6,10 @@ resolved by the trainer and reported by its :class:`distill.events.Resolved`.
 
 from __future__ import annotations
 
+from typing import Any
+
 from distill import recipes
+from distill.method_specs import settings_of, warmup
 from distill.spec import DistillSpec, TrainingSpec
 
 _IMAGES_PER_RUN = 200_000
@@ -73,7 +76,7 @@ def resolve(
             "baseline": training.baseline and num_labelled != 0,
         }
     )
-    return spec.model_copy(update={"training": resolved})
+    return spec.model_copy(update={"training": resolved, "method": _warmed_up(spec.method, epochs=epochs)})
 
 
 def _schedule(training: TrainingSpec, base: recipes.Base, *, epochs: int) -> dict[str, str | list[int]]:
@@ -87,6 +90,17 @@ def _schedule(training: TrainingSpec, base: recipes.Base, *, epochs: int) -> dic
         return {"schedule": schedule, "milestones": [place for place in given if place < epochs]}
     milestones = recipes.milestones(base.drops, epochs=epochs) if schedule == "step" else []
     return {"schedule": schedule, "milestones": milestones}
+
+
+def _warmed_up(method: Any, *, epochs: int) -> Any:
+    """The method, and what stands in its extra, with the epochs over which its weight grows."""
+    settings = settings_of(method)
+    update: dict[str, Any] = {}
+    if getattr(settings, "warmup_epochs", None) == "auto":
+        update[method.type] = settings.model_copy(update={"warmup_epochs": warmup("auto", epochs=epochs)})
+    if extra := getattr(method, "extra", []):
+        update["extra"] = [_warmed_up(term, epochs=epochs) for term in extra]
+    return method.model_copy(update=update) if update else method
 
 
 def _nesterov(training: TrainingSpec, base: recipes.Base) -> bool:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor, nn
 
 from distill.batch import POOLED, Batch
 from distill.losses import decoupled_divergences
-from distill.method_specs import DKDSettings
+from distill.method_specs import DKDSettings, warmup
 from distill.pairs import Pair
 
 
@@ -31,8 +29,7 @@ class DKD(nn.Module):
         pair.require_classes("dkd")
         self.settings = settings
         self.trains_logits = bool((pair.labels_N >= 0).any())
-        warmup = settings.warmup_epochs
-        self.warmup_epochs = math.ceil(pair.epochs / 12) if warmup == "auto" else warmup
+        self.warmup_epochs = warmup(settings.warmup_epochs, epochs=pair.epochs)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         assert batch.teacher is not None

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill.batch import POOLED, Batch, ResultHead
 from distill.map_losses import hierarchical_context
-from distill.method_specs import ReviewKDSettings
+from distill.method_specs import ReviewKDSettings, warmup
 from distill.pairs import MapShape, Pair
 
 
@@ -72,8 +70,7 @@ class ReviewKD(nn.Module):
     def __init__(self, settings: ReviewKDSettings, *, pair: Pair) -> None:
         super().__init__()
         self.weight = settings.weight
-        auto = settings.warmup_epochs == "auto"
-        self.warmup_epochs = math.ceil(pair.epochs / 12) if auto else int(settings.warmup_epochs)
+        self.warmup_epochs = warmup(settings.warmup_epochs, epochs=pair.epochs)
         self.stages = pair.matched_stages()[::-1]
         self.student_maps = frozenset(student for student, _ in self.stages)
         self.teacher_needs = frozenset({POOLED, *(teacher for _, teacher in self.stages)})

@@ -222,3 +222,27 @@ def test_resolving_again_changes_nothing() -> None:
     once = plan.resolve(spec(), num_images=300)
     assert plan.resolve(once, num_images=10**6) == once
     assert json.loads(once.model_dump_json())["teacher"] == spec().model_dump(mode="json")["teacher"]
+
+
+def test_methods_that_grow_their_weight_are_told_over_how_many_epochs() -> None:
+    method = {"type": "dkd", "extra": [{"type": "reviewkd"}, {"type": "kd"}]}
+    body = {"teacher": {"id": "t"}, "dataset": {"id": "d"}, "student": {"architecture": "resnet8"}, "method": method}
+    spec = DistillSpec.model_validate({**body, "training": {"epochs": 50}})
+
+    resolved = plan.resolve(spec, num_images=5000).method.model_dump(mode="json")
+
+    assert resolved["dkd"]["warmup_epochs"] == 5  # a twelfth of 50, rounded up
+    assert resolved["extra"][0]["reviewkd"]["warmup_epochs"] == 5
+    asked = DistillSpec.model_validate({**body, "method": {"type": "dkd", "dkd": {"warmup_epochs": 0}}})
+    assert plan.resolve(asked, num_images=5000).method.model_dump(mode="json")["dkd"]["warmup_epochs"] == 0
+
+
+@pytest.mark.parametrize(("labelled", "steps"), [(None, 2 * 30), (1000, 30 + 15), (0, 30)])
+def test_the_baseline_sees_labelled_images_alone(labelled: int | None, steps: int) -> None:
+    body = {"teacher": {"id": "t"}, "dataset": {"id": "d"}, "student": {"architecture": "resnet8"}}
+    spec = DistillSpec.model_validate({**body, "training": {"epochs": 3, "batch_size": 200}})
+
+    resolved = plan.resolve(spec, num_images=2000, num_labelled=labelled)
+
+    assert resolved.training.baseline == (labelled != 0)
+    assert plan.total_steps(resolved, num_images=2000, num_labelled=labelled) == steps
