@@ -142,6 +142,9 @@ def prepare(
         extra=(),
     )
     prepared = replace(prepared, extra=_necessary(spec, prepared))
+    for term in prepared.extra:
+        message = f"{term.type} is added: without labels the student's own classifier learns from the teacher's logits."
+        yield events.Log(level="info", message=message)
     resolved = prepared.resolve(spec)
     needs = prepared.objective(resolved.method, prepared.student(resolved)).teacher_needs
     _prove_stages(resolved, prepared, probe)
