@@ -110,8 +110,9 @@ class TrainingSpec(Spec):
     optimizer: Literal["sgd"] = "sgd"
     """SGD with Nesterov momentum 0.9."""
     schedule: Literal["auto", "one_cycle", "cosine", "constant"] = "auto"
-    augmentation: Literal["auto", "none", "flip", "crop_flip"] = "auto"
-    """crop_flip: zero-pad by an eighth of the side, crop back, flip; the same for student and baseline."""
+    augmentation: Literal["auto", "none", "flip", "crop", "crop_flip", "resized_crop_flip"] = "auto"
+    """crop: zero-pad by an eighth of the side, crop back. resized_crop: a box of 8 to 100 % of the area, scaled to the
+    image's size. Each with flip, or crop alone; the same for student and baseline."""
     views: Annotated[int, Field(ge=1, le=1024)] | Literal["auto", "fresh"] = "auto"
     """How many augmented views of each image are used; the teacher sees each once. fresh: new ones each epoch."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
