@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from distill.markup import IBUG_68, WFLW_98, Markup, known_markup
+from tests.fixtures.face_files import ibug_points, wflw_points
+from tests.fixtures.faces import Build, Floats, draw_faces
 
 # As public code lists them (HRNet's facial landmark detection): WFLW counted from 0, iBUG from 1.
 WFLW_PAIRS = """
@@ -80,3 +84,17 @@ def test_pairs_of_what_is_no_point_are_refused(fields: dict[str, Any]) -> None:
 def test_json_that_is_no_markup_is_refused(data: dict[str, Any]) -> None:
     with pytest.raises((ValueError, TypeError, KeyError)):
         Markup.from_json(data)
+
+
+@pytest.mark.parametrize(("markup", "points_of"), [(WFLW_98, wflw_points), (IBUG_68, ibug_points)])
+def test_a_mirrored_face_is_the_face_with_its_pairs_exchanged(
+    markup: Markup, points_of: Callable[[Build], Floats]
+) -> None:
+    """Drawn faces are symmetric in their own frame, and their points run as the pictures of the markup show."""
+    points = points_of(draw_faces(5, seed=0).build)
+    assert points.shape == (5, markup.num_points, 2)
+    np.testing.assert_allclose((points * (-1, 1))[:, markup.mirrored], points, atol=1e-12)
+    first, second = markup.normaliser
+    # The outer corners of the eyes: as far from the middle as any point of the eyes.
+    assert (points[:, first, 0] < 0).all()
+    np.testing.assert_allclose(points[:, second] - points[:, first], points[:, [second]][:, 0] * (2, 0), atol=1e-12)
