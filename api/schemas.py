@@ -7,7 +7,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from distill.spec import NetworkOptions, Spec
+from distill.spec import DatasetFormat, NetworkOptions, Spec
 from models import Dataset, Teacher, Upload
 from service.uploads import Purpose
 
@@ -118,7 +118,7 @@ class DatasetRequest(Spec):
     """Registers uploaded images."""
 
     upload_id: str
-    format: Literal["auto", "npz", "idx", "imagefolder"] = "auto"
+    format: DatasetFormat = "auto"
 
 
 class InputSchema(Schema):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Auto = Literal["auto"]
-DatasetFormat = Literal["auto", "npz", "idx", "imagefolder"]
+DatasetFormat = Literal["auto", "npz", "idx", "imagefolder", "wflw", "300w"]
 
 
 class Spec(BaseModel):

@@ -11,10 +11,13 @@ from typing import Any, Literal, NoReturn
 from distill.data.archive import ACCEPTED, Archive, shown
 from distill.data.folder_layout import folder_layout, is_image, is_junk
 from distill.data.idx_layout import idx_layout, is_idx
+from distill.data.npz_landmarks_layout import has_landmarks, npz_landmarks_layout
 from distill.data.npz_layout import npz_layout
+from distill.data.pts_layout import is_pts, pts_layout
+from distill.data.wflw_layout import is_wflw, wflw_layout
 from distill.errors import InputError
 
-Format = Literal["npz", "idx", "imagefolder"]
+Format = Literal["npz", "idx", "imagefolder", "wflw", "300w"]
 
 # (offset, magic, what it is, how it becomes something we read)
 _OTHERS: list[tuple[int, bytes, str, str]] = [
@@ -45,7 +48,8 @@ class Inspection:
 
     ``summary`` always has ``splits`` (images by split; ``test`` is None when it will be held out of
     ``train``), ``image`` (channels, height, width, or None where only decoding tells), ``classes`` (names, or None
-    where only the labels tell), ``per_class`` (or None), ``skipped``, ``ignored`` and ``unused`` (counts).
+    where only the labels tell), ``per_class`` (or None), ``skipped``, ``ignored`` and ``unused`` (counts). With
+    landmarks there are ``task`` (``landmarks``) and ``num_points`` too, and no classes.
     """
 
     format: Format
@@ -106,6 +110,10 @@ def _detect(names: list[str]) -> Format | None:
         return "npz"
     if any(is_idx(name) for name in names):
         return "idx"
+    if any(is_wflw(name) for name in names):
+        return "wflw"
+    if any(is_pts(name) for name in names):
+        return "300w"
     if any(is_image(name) for name in names):
         return "imagefolder"
     return None
@@ -129,6 +137,8 @@ def _refuse_other(start: bytes) -> NoReturn:
 
 
 def _npz_summary(archive: Archive) -> dict[str, Any]:
+    if has_landmarks(archive):
+        return npz_landmarks_layout(archive).summary
     layout = npz_layout(archive)
     test = layout.test[0].shape[0] if layout.test else None
     return {
@@ -177,4 +187,6 @@ _SUMMARIES: dict[Format, Callable[[Archive], dict[str, Any]]] = {
     "npz": _npz_summary,
     "idx": _idx_summary,
     "imagefolder": _folder_summary,
+    "wflw": lambda archive: wflw_layout(archive).summary,
+    "300w": lambda archive: pts_layout(archive).summary,
 }

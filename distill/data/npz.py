@@ -39,15 +39,32 @@ def read_npz(archive: Archive, *, seed: int) -> RawDataset:
 
 def _split(archive: Archive, layout: NpzLayout, pair: tuple[ArrayHeader, ArrayHeader]) -> Split:
     images, labels = pair
-    pixels = _bytes(_array(archive, images), images)
+    return Split(
+        images=read_images(archive, images, channels_last=layout.channels_last),
+        labels=_labels(read_array(archive, labels), labels),
+    )
+
+
+def read_images(archive: Archive, header: ArrayHeader, *, channels_last: bool) -> Images:
+    """An array of images as uint8 (N, C, H, W).
+
+    Raises:
+        InputError: ``upload_corrupt``, or ``dataset_unreadable`` for values out of range.
+    """
+    pixels = _bytes(read_array(archive, header), header)
     if pixels.ndim == 3:
         pixels = pixels[:, None]
-    elif layout.channels_last:
+    elif channels_last:
         pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-    return Split(images=np.ascontiguousarray(pixels), labels=_labels(_array(archive, labels), labels))
+    return np.ascontiguousarray(pixels)
 
 
-def _array(archive: Archive, header: ArrayHeader) -> NDArray[Any]:
+def read_array(archive: Archive, header: ArrayHeader) -> NDArray[Any]:
+    """One array.
+
+    Raises:
+        InputError: ``upload_corrupt``.
+    """
     with archive.open(header.member) as stream:
         try:
             array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
@@ -59,7 +76,7 @@ def _array(archive: Archive, header: ArrayHeader) -> NDArray[Any]:
 
 
 def _names(archive: Archive, header: ArrayHeader) -> list[str]:
-    names = _array(archive, header)
+    names = read_array(archive, header)
     if header.item_bytes:
         codes = names.astype(names.dtype.newbyteorder("=")).view(np.uint32)
         # numpy stores any 32 bits; Python fails in its own ways on what is no character.

@@ -57,14 +57,7 @@ class NpzLayout:
 
     @property
     def image(self) -> dict[str, int]:
-        shape = self.train[0].shape
-        if len(shape) == 3:
-            channels, height, width = 1, shape[1], shape[2]
-        elif self.channels_last:
-            height, width, channels = shape[1:]
-        else:
-            channels, height, width = shape[1:]
-        return {"channels": channels, "height": height, "width": width}
+        return image_shape(self.train[0])
 
 
 def npz_layout(archive: Archive) -> NpzLayout:
@@ -74,14 +67,14 @@ def npz_layout(archive: Archive) -> NpzLayout:
         InputError: ``unsafe_file`` for arrays of objects, ``dataset_empty``, ``dataset_unreadable``,
             ``dataset_class_mismatch`` never (the values are not read here).
     """
-    arrays = _headers(archive)
+    arrays = array_headers(archive)
     train = _pair(arrays, "train")
     if train is None:
         found = ", ".join(sorted(shown(k) for k in arrays)[:10]) or "no arrays"
         raise InputError("dataset_unreadable", f"the .npz has no x_train; it holds {found}", hint=_HINT)
     test = _pair(arrays, "test") or _pair(arrays, "val")
     for images, labels in filter(None, (train, test)):
-        _check_images(images)
+        check_images(images)
         _check_labels(labels, len_of=images)
     if test is not None and test[0].shape[1:] != train[0].shape[1:]:
         _refuse(f"{_said(train[0])} and {_said(test[0])} hold images of different shapes")
@@ -93,12 +86,17 @@ def npz_layout(archive: Archive) -> NpzLayout:
         train=train,
         test=test,
         classes=classes,
-        channels_last=_channels_last(train[0]),
+        channels_last=channels_last(train[0]),
         unused=sorted(set(arrays) - used),
     )
 
 
-def _headers(archive: Archive) -> dict[str, ArrayHeader]:
+def array_headers(archive: Archive) -> dict[str, ArrayHeader]:
+    """Every array by its key.
+
+    Raises:
+        InputError: ``unsafe_file`` for arrays of objects, ``unsupported_format``, ``dataset_unreadable``.
+    """
     members = [name for name in archive.files if name.endswith(".npy")]
     if len(members) > _MAX_ARRAYS:
         raise InputError("unsupported_format", f"the .npz holds {len(members)} arrays", hint=_HINT)
@@ -167,7 +165,12 @@ def _pair(arrays: dict[str, ArrayHeader], split: str) -> tuple[ArrayHeader, Arra
     return images[0], labels[0]
 
 
-def _check_images(array: ArrayHeader) -> None:
+def check_images(array: ArrayHeader) -> None:
+    """Whether type and shape are those of images.
+
+    Raises:
+        InputError: ``dataset_unreadable`` or ``dataset_empty``.
+    """
     if not (array.kind == "u" and array.item_bytes == 1) and array.kind != "f":
         _refuse(f"{_said(array)} should be uint8, or float in 0..1")
     if len(array.shape) not in (3, 4):
@@ -189,9 +192,22 @@ def _check_labels(array: ArrayHeader, *, len_of: ArrayHeader) -> None:
         _refuse(f"{array.shape[0]:,} labels in {array.key} for {len_of.shape[0]:,} images in {len_of.key}")
 
 
-def _channels_last(images: ArrayHeader) -> bool:
+def channels_last(images: ArrayHeader) -> bool:
+    """Whether images are (N, H, W, C)."""
     # Where both ends could be channels, as in (N, 1, 28, 1), the last is taken, as Keras writes it.
     return len(images.shape) == 4 and images.shape[3] in (1, 3)
+
+
+def image_shape(images: ArrayHeader) -> dict[str, int]:
+    """``channels``, ``height`` and ``width`` of each image."""
+    shape = images.shape
+    if len(shape) == 3:
+        channels, height, width = 1, shape[1], shape[2]
+    elif channels_last(images):
+        height, width, channels = shape[1:]
+    else:
+        channels, height, width = shape[1:]
+    return {"channels": channels, "height": height, "width": width}
 
 
 def _said(array: ArrayHeader) -> str:
