@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from distill.data.archive import Archive, shown
@@ -96,7 +97,7 @@ def locate(paths: Sequence[str], *, among: Collection[str]) -> dict[str, str]:
         paths: as :func:`plain` gives them.
         among: the archive's images.
     """
-    asked = [(path, f"/{path}") for path in paths[:_ASKED]]
+    asked = [(path, f"/{path}") for path in islice(dict.fromkeys(paths), _ASKED)]
     folders = Counter(
         member[: len(member) - len(path)]
         for member in among
