@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from distill.spec import DatasetFormat, NetworkOptions, Spec
 from models import Dataset, Teacher, Upload
+from service import presets
+from service.presets import PresetState
 from service.uploads import Purpose
 
 Item = TypeVar("Item", bound=BaseModel)
@@ -115,10 +117,18 @@ class TeacherRequest(Spec):
 
 
 class DatasetRequest(Spec):
-    """Registers uploaded images."""
+    """Registers uploaded images, or a public data set by its name."""
 
-    upload_id: str
+    upload_id: str | None = None
+    preset: str | None = None
+    """A name from GET /presets."""
     format: DatasetFormat = "auto"
+
+    @model_validator(mode="after")
+    def _one_way(self) -> DatasetRequest:
+        if (self.upload_id is None) == (self.preset is None):
+            raise ValueError("give either upload_id or preset")
+        return self
 
 
 class InputSchema(Schema):
@@ -127,7 +137,8 @@ class InputSchema(Schema):
     id: str
     status: str
     """processing, then ready or error."""
-    upload_id: str
+    upload_id: str | None
+    """None for a preset."""
     filename: str
     bytes: int
     sha256: str
@@ -159,14 +170,18 @@ class TeacherSchema(InputSchema):
 
 
 class DatasetSchema(InputSchema):
-    """Labelled images; the report holds classes, splits and statistics once it is ready."""
+    """Images; the report holds classes, splits and statistics once it is ready."""
 
     object: Literal["dataset"] = "dataset"
     format: str
+    preset: str | None
+    """The name of the public data set that it is."""
 
     @classmethod
     def of(cls, row: Dataset) -> DatasetSchema:
-        return cls(**_common(row), format=row.format)
+        preset = presets.name_of(row)
+        facts = _common(row) | ({"upload_id": None} if preset else {})
+        return cls(**facts, format=row.format, preset=preset)
 
 
 def _common(row: Teacher | Dataset) -> dict[str, Any]:
@@ -224,6 +239,29 @@ class NetworkList(Schema):
     object: Literal["list"] = "list"
     data: list[NetworkSchema]
     options_schema: dict[str, Any]
+
+
+class PresetSchema(Schema):
+    """A public data set that a request may name."""
+
+    name: str
+    title: str
+    in_place: bool
+    """Whether the operator has put its files where they are looked for."""
+    needs: str
+    """Which files these are."""
+
+    @classmethod
+    def of(cls, state: PresetState) -> PresetSchema:
+        preset = state.preset
+        return cls(name=preset.name, title=preset.title, in_place=state.in_place, needs=preset.needs)
+
+
+class PresetList(Schema):
+    """All presets."""
+
+    object: Literal["list"] = "list"
+    data: list[PresetSchema]
 
 
 # ---------------------------------------------------------------- the service

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Auto = Literal["auto"]
-DatasetFormat = Literal["auto", "npz", "idx", "imagefolder", "wflw", "300w"]
+DatasetFormat = Literal["auto", "npz", "idx", "cifar", "imagefolder", "wflw", "300w"]
 
 
 class Spec(BaseModel):
@@ -43,16 +43,18 @@ class TeacherRef(Spec):
 
 
 class DatasetRef(Spec):
-    """A data set by id, or given inline by its upload."""
+    """A data set by id, or given inline by its upload or by the name of a public one."""
 
     id: str | None = None
     upload_id: str | None = None
+    preset: str | None = None
+    """A name from GET /presets; its files must be in the operator's folder."""
     format: DatasetFormat = "auto"
 
     @model_validator(mode="after")
     def _one_way(self) -> DatasetRef:
-        if (self.id is None) == (self.upload_id is None):
-            raise ValueError("give either id or upload_id")
+        if [self.id, self.upload_id, self.preset].count(None) != 2:
+            raise ValueError("give exactly one of id, upload_id and preset")
         return self
 
 

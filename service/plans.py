@@ -12,7 +12,7 @@ from distill import architectures, plan
 from distill.errors import DistillError, InputError
 from distill.spec import DatasetFormat, DatasetRef, DistillSpec, NetworkOptions, TeacherRef
 from models import Dataset, InputStatus, Teacher
-from service import inputs
+from service import inputs, presets
 from service.errors import Invalid
 from service.inputs import Kind
 
@@ -48,7 +48,7 @@ class Brought:
 
 
 def bring(spec: DistillSpec) -> Brought:
-    """Look into the uploads of a request that names any; before the transaction, since files take time."""
+    """Look into the uploads or the preset that a request names; before the transaction, since files take time."""
     errors: list[DistillError] = []
     teacher = dataset = None
     try:
@@ -66,6 +66,8 @@ def bring(spec: DistillSpec) -> Brought:
         if spec.dataset.upload_id is not None:
             dataset = inputs.new_dataset(spec.dataset.upload_id, format=spec.dataset.format, at="/dataset")
             dataset.status = InputStatus.PROCESSING
+        elif spec.dataset.preset is not None:
+            dataset = presets.new_dataset(spec.dataset.preset, format=spec.dataset.format, at="/dataset")
     except Invalid as invalid:
         errors.extend(invalid.errors)
     return Brought(teacher=teacher, dataset=dataset, errors=errors)
@@ -79,14 +81,15 @@ def make(session: Session, spec: DistillSpec, *, brought: Brought) -> Plan:
     """
     errors = list(brought.errors)
     teacher = brought.teacher or _known(session, Teacher, spec.teacher.id, errors)
-    dataset = brought.dataset or _known(session, Dataset, spec.dataset.id, errors)
+    dataset = _prepared_before(session, brought.dataset) or brought.dataset
+    dataset = dataset or _known(session, Dataset, spec.dataset.id, errors)
     try:
         architectures.check(spec.student.architecture, param="/student/architecture")
     except InputError as error:
         errors.append(error)
     if errors or teacher is None or dataset is None:
         raise Invalid(errors)
-    new_rows = [row for row in (brought.teacher, brought.dataset) if row is not None]
+    new_rows = [row for row in (teacher, dataset) if row in (brought.teacher, brought.dataset)]
     return fit(spec, teacher=teacher, dataset=dataset, new_rows=new_rows)
 
 
@@ -105,18 +108,26 @@ def fit(spec: DistillSpec, *, teacher: Teacher, dataset: Dataset, new_rows: Sequ
     resolved = None
     if dataset.status == InputStatus.READY:
         _check_pair(teacher, dataset)
-        num_images = dataset.report["splits"]["train"]["images"]
+        splits = dataset.report["splits"]
+        num_unlabeled = splits.get("train_unlabeled", {}).get("images", 0)
+        num_images = splits["train"]["images"] + num_unlabeled
         resolved = plan.resolve(spec, num_images=num_images).model_copy(
             update={"teacher": TeacherRef(id=teacher.id), "dataset": DatasetRef(id=dataset.id, format=_format(dataset))}
         )
         facts["dataset"] |= {
             "train": num_images,
-            "test": dataset.report["splits"]["test"]["images"],
+            "train_unlabeled": num_unlabeled,
+            "test": splits["test"]["images"],
             "classes": len(dataset.report["classes"]),
             "image": dataset.report["image"],
         }
         facts["total_steps"] = plan.total_steps(resolved, num_images=num_images)
     return Plan(teacher=teacher, dataset=dataset, new_rows=new_rows, resolved=resolved, facts=facts)
+
+
+def _prepared_before(session: Session, row: Dataset | None) -> Dataset | None:
+    """What an earlier request made of the same preset, so that its images are packed once."""
+    return presets.same(session, row) if row is not None and presets.name_of(row) is not None else None
 
 
 def _known(session: Session, kind: type[Kind], input_id: str | None, errors: list[DistillError]) -> Kind | None:
@@ -140,7 +151,7 @@ def _format(dataset: Dataset) -> DatasetFormat:
 
 def _check_pair(teacher: Teacher, dataset: Dataset) -> None:
     classes = len(dataset.report["classes"])
-    if teacher.num_classes != classes:
+    if classes and teacher.num_classes != classes:  # without labels there are no classes to compare
         raise Invalid(
             [
                 InputError(

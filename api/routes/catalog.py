@@ -1,4 +1,4 @@
-"""What may be asked for: methods, networks, the schema of a request."""
+"""What may be asked for: methods, networks, public data sets, the schema of a request."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from api.schemas import MethodList, MethodSchema, NetworkList, NetworkSchema
+from api.schemas import MethodList, MethodSchema, NetworkList, NetworkSchema, PresetList, PresetSchema
 from distill import architectures
 from distill.spec import DistillSpec, NetworkOptions, method_schemas
+from service import presets
 
 router = APIRouter(tags=["catalog"])
 
@@ -30,6 +31,12 @@ def list_networks(
     """Networks for teachers and students, with their sizes and costs."""
     found = [NetworkSchema.model_validate(entry) for entry in architectures.catalog(q)]
     return NetworkList(data=found, options_schema=NetworkOptions.model_json_schema())
+
+
+@router.get("/presets")
+def list_presets() -> PresetList:
+    """Public data sets that a request may name, and whether their files are in place."""
+    return PresetList(data=[PresetSchema.of(state) for state in presets.listing()])
 
 
 @router.get("/schemas/distill.json")

@@ -12,8 +12,9 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from distill.data.archive import Archive, shown
+from distill.data.archive import shown
 from distill.data.folder_layout import MAX_IMAGE_BYTES
+from distill.data.source import Source
 from distill.errors import InputError
 
 MAX_PIXELS = 50_000_000
@@ -29,7 +30,7 @@ T = TypeVar("T")
 class ImageReader:
     """Reads images one by one and keeps the list of those that cannot be read."""
 
-    archive: Archive
+    source: Source
     broken: dict[str, str] = field(default_factory=dict)
     """Why, by member."""
 
@@ -41,9 +42,9 @@ class ImageReader:
     def attempt(self, member: str, act: Callable[[Image.Image], T]) -> T | None:
         """What ``act`` makes of the image, opened but not decoded; None, and a line in the list, if it fails."""
         try:
-            if (size := self.archive.files[member].file_size) > MAX_IMAGE_BYTES:
+            if (size := self.source.files[member].file_size) > MAX_IMAGE_BYTES:
                 raise ValueError(f"{size:,} bytes; the limit is {MAX_IMAGE_BYTES:,}")
-            with Image.open(io.BytesIO(self.archive.read(member)), formats=_FORMATS) as image:
+            with Image.open(io.BytesIO(self.source.read(member)), formats=_FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ValueError(f"{image.width * image.height:,} pixels; the limit is {MAX_PIXELS:,}")
                 return act(image)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from distill.data.archive import Archive, shown
+from distill.data.archive import shown
+from distill.data.source import Source
 from distill.errors import InputError
 
 MAX_LIST_BYTES = 64 * 2**20
@@ -66,17 +67,17 @@ class FaceLayout:
         }
 
 
-def read_lines(archive: Archive, member: str) -> list[tuple[int, str]]:
+def read_lines(source: Source, member: str) -> list[tuple[int, str]]:
     """The lines of a list that are not empty, with their numbers from 1.
 
     Raises:
         InputError: ``unsafe_file`` beyond 64 MiB, ``dataset_unreadable`` when it is no text.
     """
-    if archive.files[member].file_size > MAX_LIST_BYTES:
-        size = archive.files[member].file_size
+    if source.files[member].file_size > MAX_LIST_BYTES:
+        size = source.files[member].file_size
         raise InputError("unsafe_file", f"{shown(member)} takes {size:,} bytes; the limit is {MAX_LIST_BYTES:,}")
     try:
-        text = archive.read(member).decode("utf-8-sig")
+        text = source.read(member).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError("dataset_unreadable", f"{shown(member)} is no text in UTF-8: {error.reason}") from error
     return [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]

@@ -20,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from distill.data.archive import Archive, shown
+from distill.data.archive import shown
 from distill.data.decoding import MAX_PIXELS, ImageReader, check_broken, check_memory, eight_bits, is_grey, quiet_pillow
 from distill.data.face_layout import Face, FaceLayout, Rect
 from distill.data.pts_layout import parse_pts, pts_layout
 from distill.data.raw_landmarks import PointSplit, RawLandmarks, assemble_landmarks, fault
+from distill.data.source import Source
 from distill.data.wflw_layout import parse_wflw, wflw_layout
 from distill.errors import InputError
 from distill.markup import Markup, known_markup
@@ -38,11 +39,11 @@ _FARTHEST = 1_000_000
 Parse = Callable[[Face], tuple[list[float], Rect | None]]
 
 
-def read_wflw(archive: Archive, *, seed: int, image_size: int | None = None) -> RawLandmarks:
+def read_wflw(source: Source, *, seed: int, image_size: int | None = None) -> RawLandmarks:
     """The faces of WFLW's lists, each cut out of its photograph.
 
     Args:
-        archive: as :func:`distill.data.wflw_layout.wflw_layout` describes it.
+        source: as :func:`distill.data.wflw_layout.wflw_layout` describes it.
         seed: of the held-out split, where there is no test list.
         image_size: side in pixels; None: the median side of the pieces, in steps of 16 from 64 to 112.
 
@@ -50,22 +51,22 @@ def read_wflw(archive: Archive, *, seed: int, image_size: int | None = None) -> 
         InputError: as the layout, ``dataset_unreadable`` when a line is no face or when more than 5 % cannot be read,
             ``unsafe_file`` when the whole takes too much memory.
     """
-    return _read(archive, wflw_layout(archive), parse_wflw, seed=seed, image_size=image_size)
+    return _read(source, wflw_layout(source), parse_wflw, seed=seed, image_size=image_size)
 
 
-def read_300w(archive: Archive, *, seed: int, image_size: int | None = None) -> RawLandmarks:
+def read_300w(source: Source, *, seed: int, image_size: int | None = None) -> RawLandmarks:
     """The faces of images with ``.pts`` files beside them; as :func:`read_wflw`, with the box about the points.
 
     Raises:
         InputError: likewise; a ``.pts`` file that is damaged counts as a face that cannot be read, and one with
             another number of points than the first is refused.
     """
-    layout = pts_layout(archive)
+    layout = pts_layout(source)
 
     def parse(face: Face) -> tuple[list[float], None]:
-        return parse_pts(archive, face), None
+        return parse_pts(source, face), None
 
-    return _read(archive, layout, parse, seed=seed, image_size=image_size)
+    return _read(source, layout, parse, seed=seed, image_size=image_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ class _Piece:
     """In 0..1 of the square."""
 
 
-def _read(archive: Archive, layout: FaceLayout, parse: Parse, *, seed: int, image_size: int | None) -> RawLandmarks:
+def _read(source: Source, layout: FaceLayout, parse: Parse, *, seed: int, image_size: int | None) -> RawLandmarks:
     markup = known_markup(layout.num_points)
     skipped = list(layout.missing)
     num_faces = len(layout.train) + len(layout.test or []) + len(skipped)
@@ -89,7 +90,7 @@ def _read(archive: Archive, layout: FaceLayout, parse: Parse, *, seed: int, imag
     check_broken(skipped, of=num_faces, what="faces")
     side = image_size or _usual_side([*train, *(test or [])])
     check_memory(len(train) + len(test or []), channels=3, height=side, width=side)
-    cutter = _Cutter(archive, side)
+    cutter = _Cutter(source, side)
     with quiet_pillow():
         splits = [cutter.cut(pieces, skipped) for pieces in (train, test) if pieces is not None]
     check_broken(skipped, of=num_faces, what="faces")
@@ -152,8 +153,8 @@ def _place(face: Face, parse: Parse, markup: Markup) -> _Piece:
 class _Cutter:
     """Opens each photograph once, and cuts out all its faces."""
 
-    def __init__(self, archive: Archive, side: int) -> None:
-        self._reader = ImageReader(archive)
+    def __init__(self, source: Source, side: int) -> None:
+        self._reader = ImageReader(source)
         self._side = side
         self.all_grey = True
 

@@ -1,4 +1,4 @@
-"""A zip of class folders as a data set: every image decoded once, to one size."""
+"""A zip of images in folders as a data set: every image decoded once, to one size."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
-from distill.data.archive import Archive
 from distill.data.decoding import ImageReader, check_broken, check_memory, eight_bits, look, quiet_pillow
 from distill.data.folder_layout import folder_layout
 from distill.data.raw import Images, RawDataset, Split, assemble
+from distill.data.source import Source
 
 _KEPT_SIDE = 256
 _USUAL_SIDE = 224
@@ -29,7 +29,7 @@ class _Target:
     resize: bool
 
 
-def read_imagefolder(archive: Archive, *, seed: int, image_size: int | None = None) -> RawDataset:
+def read_imagefolder(source: Source, *, seed: int, image_size: int | None = None) -> RawDataset:
     """Decode every image; those that cannot be read are left out and listed.
 
     Images of one size up to 256 pixels a side stay as they are. Others are scaled by their shorter side to
@@ -40,12 +40,13 @@ def read_imagefolder(archive: Archive, *, seed: int, image_size: int | None = No
         InputError: as :func:`distill.data.folder_layout.folder_layout`, and ``dataset_unreadable`` when more than 5 %
             cannot be read, ``unsafe_file`` when the whole takes too much memory.
     """
-    layout = folder_layout(archive)
-    reader = ImageReader(archive)
+    layout = folder_layout(source)
+    reader = ImageReader(source)
     with quiet_pillow():
-        members = layout.train + (layout.test or [])
+        members = layout.train + layout.unlabeled + (layout.test or [])
         target = _choose_target(reader, members, image_size)
         train = _decode_all(reader, layout.train, target)
+        unlabeled = _decode_all(reader, layout.unlabeled, target)
         test = _decode_all(reader, layout.test, target) if layout.test else None
         check_broken(reader.skipped, of=len(members))
     notes = []
@@ -54,9 +55,10 @@ def read_imagefolder(archive: Archive, *, seed: int, image_size: int | None = No
     if layout.unused:
         notes.append(f"Nothing was made of {layout.unused:,} images of a validation split beside the test split.")
     return assemble(
-        train,
+        train if layout.classes else None,
         test=test,
         classes=layout.classes,
+        unlabeled=unlabeled.images,
         seed=seed,
         skipped=reader.skipped + layout.skipped,
         ignored=layout.ignored,

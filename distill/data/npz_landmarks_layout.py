@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from distill.data.archive import Archive, shown
+from distill.data.archive import shown
 from distill.data.npz_layout import ArrayHeader, array_headers, channels_last, check_images, image_shape
+from distill.data.source import Source
 from distill.errors import InputError
 
 MAX_POINTS = 1000
@@ -63,18 +64,18 @@ class NpzLandmarksLayout:
         }
 
 
-def has_landmarks(archive: Archive) -> bool:
+def has_landmarks(source: Source) -> bool:
     """Whether an .npz has landmarks by the names of its arrays."""
-    return any(f"{key}.npy" in archive.files for keys in _LANDMARKS.values() for key in keys)
+    return any(f"{key}.npy" in source.files for keys in _LANDMARKS.values() for key in keys)
 
 
-def npz_landmarks_layout(archive: Archive) -> NpzLandmarksLayout:
+def npz_landmarks_layout(source: Source) -> NpzLandmarksLayout:
     """Find images and landmarks and check that types, shapes and sizes agree.
 
     Raises:
         InputError: ``unsafe_file`` for arrays of objects, ``dataset_empty``, ``dataset_unreadable``.
     """
-    arrays = array_headers(archive)
+    arrays = array_headers(source)
     train = _pair(arrays, "train")
     if train is None:
         found = ", ".join(sorted(shown(key) for key in arrays)[:10])

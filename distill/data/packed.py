@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from distill import tensorfile
+from distill.data import UNLABELED
 from distill.data.raw import Images, Labels, RawDataset
 from distill.data.raw_landmarks import REACH, RawLandmarks
 from distill.errors import InputError
@@ -31,15 +32,19 @@ def pack(raw: RawDataset | RawLandmarks, path: Path) -> dict[str, Any]:
     """Write the packed form; the file appears whole or not at all, and equal data give equal bytes.
 
     Returns:
-        The report: ``classes``, ``splits`` (of train and test: ``images``, ``per_class`` by name), ``image``
-        (``channels``, ``height``, ``width``), ``mean`` and ``std`` (per channel of train in 0..1), ``skipped`` (the
-        first 100), ``skipped_count``, ``ignored``, ``notes``, ``bytes`` and ``sha256`` of the file. ``task`` is
-        ``classification``, or ``landmarks``: then ``num_points``, ``flip_pairs`` and ``normaliser`` are there as
-        :class:`distill.markup.Markup` has them, ``classes`` is empty, and there is no ``per_class``.
+        The report: ``classes``, ``splits`` (of train and test: ``images``, ``per_class`` by name; train counts what
+        has a label, and ``train_unlabeled`` has the ``images`` without one where there are any), ``image``
+        (``channels``, ``height``, ``width``), ``mean`` and ``std`` (per channel in 0..1, of all train images or as
+        ``raw`` gives them), ``skipped`` (the first 100), ``skipped_count``, ``ignored``, ``notes``, ``bytes`` and
+        ``sha256`` of the file. ``task`` is ``classification``, or ``landmarks``: then ``num_points``, ``flip_pairs``
+        and ``normaliser`` are there as :class:`distill.markup.Markup` has them, ``classes`` is empty, and there is
+        no ``per_class``.
     """
     if isinstance(raw, RawLandmarks):
         return _pack_landmarks(raw, path)
-    mean, std = statistics(raw.train_images)
+    mean, std = raw.mean, raw.std
+    if mean is None or std is None:
+        mean, std = statistics(raw.train_images)
     metadata = {
         "format_version": FORMAT_VERSION,
         "classes": json.dumps(raw.classes),
@@ -57,10 +62,7 @@ def pack(raw: RawDataset | RawLandmarks, path: Path) -> dict[str, Any]:
     return {
         "task": "classification",
         "classes": raw.classes,
-        "splits": {
-            "train": _counts(raw.train_labels, raw.classes),
-            "test": _counts(raw.test_labels, raw.classes),
-        },
+        "splits": _splits(raw),
         **_about(raw, path, mean=mean, std=std, sha256=sha256),
     }
 
@@ -133,8 +135,9 @@ def statistics(images_NCHW: Images) -> tuple[list[float], list[float]]:
 class PackedDataset:
     """Images uint8 (N, C, H, W) and labels int64 (N,) mapped from the file, statistics float32 (C,).
 
-    A data set with landmarks has points float32 (N, L, 2), x and y in 0..1 between the image's edges and up to one
-    side beyond them, and says by its markup what they are; all its labels are -1, and ``classes`` is empty.
+    The label -1 says that a train image has none. Without any label ``classes`` is empty, and all labels are -1. So it
+    is with landmarks: then there are points float32 (N, L, 2), x and y in 0..1 between the image's edges and up to one
+    side beyond them, and the markup says what they are.
     """
 
     train_images: Tensor
@@ -199,8 +202,10 @@ class PackedDataset:
                 raise ValueError(f"images are {images.dtype} {tuple(images.shape)}")
             if labels.dtype != torch.int64 or tuple(labels.shape) != (len(images),) or len(images) == 0:
                 raise ValueError(f"labels are {labels.dtype} {tuple(labels.shape)} for {len(images)} images")
-            if self.task == "classification" and (labels.min() < 0 or labels.max() >= self.num_classes):
-                raise ValueError(f"labels are not all in 0..{self.num_classes - 1}")
+            if labels.min() < UNLABELED or labels.max() >= self.num_classes:
+                raise ValueError(f"labels are not all in 0..{self.num_classes - 1}, or {UNLABELED} for none")
+        if self.classes and self.test_labels.min() < 0:
+            raise ValueError("there are test images without a label")
         self._check_points()
         for values in (self.mean_C, self.std_C):
             if tuple(values.shape) != (self.in_channels,) or not values.isfinite().all():
@@ -246,11 +251,19 @@ def _label_nothing(tensors: dict[str, Tensor]) -> None:
     for split in ("train", "test"):
         if f"{split}_labels" in tensors:
             raise ValueError("there are labels beside points")
-        tensors[f"{split}_labels"] = torch.full((len(tensors[f"{split}_images"]),), -1)
+        tensors[f"{split}_labels"] = torch.full((len(tensors[f"{split}_images"]),), UNLABELED)
+
+
+def _splits(raw: RawDataset) -> dict[str, Any]:
+    labeled = raw.train_labels[raw.train_labels != UNLABELED]
+    splits = {"train": _counts(labeled, raw.classes), "test": _counts(raw.test_labels, raw.classes)}
+    if len(labeled) < len(raw.train_labels):
+        splits["train_unlabeled"] = {"images": len(raw.train_labels) - len(labeled)}
+    return splits
 
 
 def _counts(labels: Labels, classes: list[str]) -> dict[str, Any]:
-    per_class = np.bincount(labels, minlength=len(classes)).tolist()
+    per_class = np.bincount(labels, minlength=len(classes)).tolist() if classes else []
     return {"images": len(labels), "per_class": dict(zip(classes, per_class, strict=True))}
 
 

@@ -17,9 +17,10 @@ from __future__ import annotations
 import re
 from typing import NoReturn
 
-from distill.data.archive import Archive, shown
+from distill.data.archive import shown
 from distill.data.face_layout import Face, FaceLayout, locate, plain, read_lines
 from distill.data.folder_layout import is_image, is_junk
+from distill.data.source import Source
 from distill.errors import InputError
 
 _MAX_BYTES = 2**20
@@ -46,7 +47,7 @@ def is_pts(name: str) -> bool:
     return name.lower().endswith(".pts") and not is_junk(name)
 
 
-def pts_layout(archive: Archive) -> FaceLayout:
+def pts_layout(source: Source) -> FaceLayout:
     """Find pairs of image and points, and their splits: by lists where there are any, else by the folders' names.
 
     Without a list and without a folder of a split's name, all faces are for training.
@@ -55,14 +56,14 @@ def pts_layout(archive: Archive) -> FaceLayout:
         InputError: ``dataset_empty``, ``dataset_unreadable`` for unclear lists or when the first ``.pts`` cannot
             be read, ``unsafe_file``.
     """
-    names = [name for name in archive.files if not is_junk(name)]
+    names = [name for name in source.files if not is_junk(name)]
     skipped: list[dict[str, str]] = []
     pairs = _pairs(names, skipped)
     if not pairs:
         raise InputError("dataset_empty", "no .pts file has an image of its name beside it", hint=_HINT)
     missing: list[dict[str, str]] = []
     lists = _lists(names)
-    splits = _by_lists(archive, lists, pairs, missing) if lists else _by_folders(pairs, skipped)
+    splits = _by_lists(source, lists, pairs, missing) if lists else _by_folders(pairs, skipped)
     train, test, val = (splits.get(split, []) for split in ("train", "test", "val"))
     if not train or (lists.get("test") and not test):
         which = "test" if train else "train"
@@ -70,27 +71,27 @@ def pts_layout(archive: Archive) -> FaceLayout:
     others = sum(not is_image(name) and not is_pts(name) for name in names) - len(lists)
     left = (len(pairs) - len(train) - len(test)) if lists else 0
     return FaceLayout(
-        num_points=_num_points(archive, train),
+        num_points=_num_points(source, train),
         box="the box about their points",
         train=train,
         test=test or val or None,
         missing=missing,
         skipped=skipped,
-        ignored=len(archive.files) - len(names),
+        ignored=len(source.files) - len(names),
         unused=others + left + (len(val) if test else 0),
     )
 
 
-def parse_pts(archive: Archive, face: Face) -> list[float]:
+def parse_pts(source: Source, face: Face) -> list[float]:
     """Coordinates x, y, x, y, ... in pixels, with the centre of the first pixel moved from 1 to 0.
 
     Raises:
         ValueError: the file is of another form, or cut short.
         InputError: ``upload_corrupt``.
     """
-    if archive.files[face.marks].file_size > _MAX_BYTES:
+    if source.files[face.marks].file_size > _MAX_BYTES:
         raise ValueError(f"over {_MAX_BYTES:,} bytes")
-    match = _FORM.fullmatch(archive.read(face.marks).decode("latin1"))
+    match = _FORM.fullmatch(source.read(face.marks).decode("latin1"))
     if match is None:
         raise ValueError("cut short, or no .pts file")
     fields, count = match[2].split(), int(match[1])
@@ -99,12 +100,12 @@ def parse_pts(archive: Archive, face: Face) -> list[float]:
     return [float(field) - 1.0 for field in fields]
 
 
-def _num_points(archive: Archive, faces: list[Face]) -> int:
+def _num_points(source: Source, faces: list[Face]) -> int:
     """Of the first file that can be read: a broken one alone is no reason to refuse all."""
     wrong = ""
     for face in faces[:_TRIED]:
         try:
-            return len(parse_pts(archive, face)) // 2
+            return len(parse_pts(source, face)) // 2
         except ValueError as error:
             wrong = wrong or f"{face.place}: {shown(str(error))}"
     raise InputError("dataset_unreadable", wrong, hint=_HINT)
@@ -144,12 +145,12 @@ def _lists(names: list[str]) -> dict[str, str]:
 
 
 def _by_lists(
-    archive: Archive, lists: dict[str, str], pairs: dict[str, Face], missing: list[dict[str, str]]
+    source: Source, lists: dict[str, str], pairs: dict[str, Face], missing: list[dict[str, str]]
 ) -> dict[str, list[Face]]:
     splits: dict[str, list[Face]] = {}
     seen: set[str] = set()
     for split, member in lists.items():
-        paths = [plain(line) for _, line in read_lines(archive, member)]
+        paths = [plain(line) for _, line in read_lines(source, member)]
         members = locate(paths, among=pairs)
         for path in paths:
             found = members.get(path)

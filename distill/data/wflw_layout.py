@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from typing import NoReturn
 
-from distill.data.archive import Archive, shown
+from distill.data.archive import shown
 from distill.data.face_layout import Face, FaceLayout, Rect, locate, plain, read_lines
 from distill.data.folder_layout import is_image, is_junk
+from distill.data.source import Source
 from distill.errors import InputError
 
 _NUM_POINTS = 98
@@ -29,18 +30,18 @@ def is_wflw(name: str) -> bool:
     return _NAME.fullmatch(name.rsplit("/", 1)[-1]) is not None and not is_junk(name)
 
 
-def wflw_layout(archive: Archive) -> FaceLayout:
+def wflw_layout(source: Source) -> FaceLayout:
     """Find the lists, and the image of each of their lines.
 
     Raises:
         InputError: ``dataset_unreadable`` for lines of another form, ``dataset_empty``, ``unsafe_file``.
     """
-    names = [name for name in archive.files if not is_junk(name)]
+    names = [name for name in source.files if not is_junk(name)]
     images = [name for name in names if is_image(name)]
     lists = _lists(names)
     missing: list[dict[str, str]] = []
-    train = _faces(archive, lists["train"], images, missing)
-    test = _faces(archive, lists["test"], images, missing) if "test" in lists else None
+    train = _faces(source, lists["train"], images, missing)
+    test = _faces(source, lists["test"], images, missing) if "test" in lists else None
     if not train or test == []:
         which = "test" if train else "train"
         raise InputError("dataset_empty", f"{shown(lists[which])} names no image of the zip", hint=_HINT)
@@ -51,7 +52,7 @@ def wflw_layout(archive: Archive) -> FaceLayout:
         train=train,
         test=test,
         missing=missing,
-        ignored=len(archive.files) - len(names),
+        ignored=len(source.files) - len(names),
         unused=len(names) - len(used) - len(lists),
     )
 
@@ -85,8 +86,8 @@ def _lists(names: list[str]) -> dict[str, str]:
     return lists
 
 
-def _faces(archive: Archive, member: str, images: list[str], missing: list[dict[str, str]]) -> list[Face]:
-    lines = read_lines(archive, member)
+def _faces(source: Source, member: str, images: list[str], missing: list[dict[str, str]]) -> list[Face]:
+    lines = read_lines(source, member)
     name = shown(member.rsplit("/", 1)[-1])
     paths = []
     for number, line in lines:

@@ -31,8 +31,8 @@ ROUTES = {
     "POST /uploads", "GET /uploads/{upload_id}", "HEAD /uploads/{upload_id}", "PUT /uploads/{upload_id}/content",
     "POST /uploads/{upload_id}/complete", "POST /teachers", "GET /teachers", "GET /teachers/{teacher_id}",
     "DELETE /teachers/{teacher_id}", "POST /datasets", "GET /datasets", "GET /datasets/{dataset_id}",
-    "DELETE /datasets/{dataset_id}", "GET /methods", "GET /networks", "GET /schemas/distill.json", "GET /healthz",
-    "GET /readyz", "GET /version",
+    "DELETE /datasets/{dataset_id}", "GET /methods", "GET /networks", "GET /presets", "GET /schemas/distill.json",
+    "GET /healthz", "GET /readyz", "GET /version",
 }  # fmt: skip
 
 

@@ -203,10 +203,17 @@ def test_teacher_is_named_in_one_way(reference: dict[str, str], message: str) ->
     assert error["loc"] == ("teacher",)
 
 
-@pytest.mark.parametrize("reference", [{}, {"id": "ds_1", "upload_id": "upl_1"}, {"format": "npz"}])
+@pytest.mark.parametrize(
+    "reference",
+    [{}, {"id": "ds_1", "upload_id": "upl_1"}, {"format": "npz"}, {"preset": "mnist", "upload_id": "upl_1"}],
+)
 def test_data_set_is_named_in_one_way(reference: dict[str, str]) -> None:
     (error,) = errors({**SHORTEST, "dataset": reference})
-    assert "either id or upload_id" in error["msg"]
+    assert "exactly one of id, upload_id and preset" in error["msg"]
+
+
+def test_data_set_may_be_a_preset() -> None:
+    assert DistillSpec.model_validate({**SHORTEST, "dataset": {"preset": "cifar-100"}}).dataset.preset == "cifar-100"
 
 
 def test_type_chooses_the_method() -> None:
