@@ -12,7 +12,7 @@ from distill import recipes
 from distill.errors import InputError
 from distill.method_specs import Auto, MethodSpec, Spec, SRRLMethod
 
-DatasetFormat = Literal["auto", "npz", "idx", "cifar", "imagefolder"]
+DatasetFormat = Literal["auto", "npz", "idx", "cifar", "imagefolder", "wflw", "300w"]
 
 
 class NetworkOptions(Spec):
@@ -86,9 +86,9 @@ class TrainingSpec(Spec):
     """Epochs after which a stepped rate drops, rising; auto: at the same shares of the run as the nearest recipe's."""
     gamma: float = Field(default=0.1, gt=0, le=1)
     """What is left of a stepped rate at a milestone."""
-    augmentation: Literal["auto", "none", "flip", "crop_flip", "resized_crop_flip"] = "auto"
-    """crop_flip: zero-pad by an eighth of the side, crop back, flip; resized_crop_flip: crop a part of any size, scale
-    it to the full size, flip. The same for student and baseline."""
+    augmentation: Literal["auto", "none", "flip", "crop", "crop_flip", "resized_crop_flip"] = "auto"
+    """crop: zero-pad by an eighth of the side, crop back. resized_crop: a box of 8 to 100 % of the area, scaled to the
+    image's size. Each with flip, or crop alone; the same for student and baseline."""
     views: Annotated[int, Field(ge=1, le=1024)] | Literal["auto", "fresh"] = "auto"
     """How many augmented views of each image are used; the teacher sees each once. fresh: new ones each epoch."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
