@@ -12,6 +12,7 @@ from distill import recipes
 from distill.errors import InputError
 from distill.method_specs import Auto, MethodSpec, Spec, SRRLMethod
 
+PointIndex = Annotated[int, Field(ge=0, le=10_000)]
 DatasetFormat = Literal["auto", "npz", "idx", "cifar", "imagefolder", "wflw", "300w"]
 
 
@@ -126,6 +127,17 @@ def _student_or_recipe(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [{"required": ["student"]}, {"required": ["recipe"]}]
 
 
+class LandmarkSpec(Spec):
+    """Of data sets with landmarks: by what loss their points are learnt, and by what length errors are divided."""
+
+    loss: Literal["l1", "l2", "smooth_l1", "wing"] = "l1"
+    """In pixels of the image that the student sees, times 8 / side, which makes it about as large as that of classes;
+    wing: Feng et al., CVPR 2018, with w 10 and epsilon 2 pixels."""
+    normaliser: Literal["auto", "box"] | tuple[PointIndex, PointIndex] = "auto"
+    """The length: between two points, or the root of the area of the box about all; auto: as the data set says, which
+    is the outer corners of the eyes for WFLW and 300W."""
+
+
 class DistillSpec(Spec):
     """The body of POST /distill."""
 
@@ -137,6 +149,8 @@ class DistillSpec(Spec):
     teacher: TeacherRef
     student: StudentSpec
     dataset: DatasetRef
+    landmarks: LandmarkSpec | None = None
+    """Only for data sets with landmarks; left out, its defaults hold."""
     method: MethodSpec = SRRLMethod(type="srrl")
     training: TrainingSpec = TrainingSpec()
     outputs: list[Literal["safetensors", "connector"]] = Field(default=["safetensors"], max_length=2)
