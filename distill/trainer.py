@@ -11,7 +11,6 @@ import random
 import shutil
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from distill import checkpoint, events, plan, students
 from distill.method_specs import CEMethod, MethodSpec
 from distill.methods.srrl import SRRL
 from distill.networks.binarisation import pack_bits
-from distill.preparation import Prepared, TeacherFile, open_teacher, prepare
+from distill.preparation import TeacherFile, open_teacher, prepare
+from distill.prepared import Prepared
 from distill.published import published
 from distill.registry import load_student
 from distill.reporting import cost_figures
@@ -239,7 +239,7 @@ class _Job:
             "options": self.spec.student.options.model_dump(mode="json"),
             "num_classes": str(prepared.num_outputs),
             "in_channels": str(prepared.in_channels),
-            "image_size": list(prepared.image_shape[1:]),
+            "image_size": list(prepared.student_shape[1:]),
             "classes": prepared.classes,
             "task": prepared.task_name,
             "mean": prepared.mean,
@@ -258,7 +258,6 @@ class _Job:
     def _report(self, files: dict[events.RunName, Path]) -> dict[str, Any]:
         """Every network's figures; costs are measured on the very files that are handed out."""
         prepared, task = self.prepared, self.prepared.task
-        costs = partial(cost_figures, image_shape=prepared.image_shape)
         teacher = self.inputs.teacher
         found = {name: run.evaluate() for name, run in self.runs.items()}
         report: dict[str, Any] = {
@@ -272,7 +271,11 @@ class _Job:
             },
             "teacher": {
                 **task.figures(prepared.teacher_answers),
-                **costs(open_teacher(teacher)[0], num_bytes=teacher.path.stat().st_size),
+                **cost_figures(
+                    open_teacher(teacher)[0],
+                    image_shape=prepared.teacher_shape,
+                    num_bytes=teacher.path.stat().st_size,
+                ),
             },
             "baseline": None,
             "published": published(self.spec, teacher=teacher.architecture, num_classes=prepared.num_outputs),
@@ -281,7 +284,7 @@ class _Job:
         for name, path in files.items():
             report[name] = {
                 **task.figures(found[name]),
-                **costs(load_student(path), num_bytes=path.stat().st_size),
+                **cost_figures(load_student(path), image_shape=prepared.student_shape, num_bytes=path.stat().st_size),
                 **task.likeness(found[name]),
             }
         return report

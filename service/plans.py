@@ -169,7 +169,7 @@ def _check_method(spec: DistillSpec, teacher: Teacher, dataset: Dataset) -> None
 
 def _side(name: str, options: NetworkOptions) -> Side:
     blueprint = architectures.blueprint(name, options=options)
-    return Side(name=name, num_stages=len(blueprint.widths), pools=True)
+    return Side(name=name, num_stages=len(blueprint.widths), pools=blueprint.pools)
 
 
 def _prepared_before(session: Session, row: Dataset | None) -> Dataset | None:

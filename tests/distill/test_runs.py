@@ -13,7 +13,8 @@ from distill import plan
 from distill.data.augment import Augmentation
 from distill.method_specs import CEMethod, SRRLMethod, SRRLSettings
 from distill.methods.srrl import SRRL
-from distill.preparation import Prepared, prepare
+from distill.preparation import prepare
+from distill.prepared import Prepared
 from distill.registry import build_network
 from distill.runs import Run, _EpochPlan, draw_views, learning_rate
 from distill.spec import DistillSpec, NetworkOptions
