@@ -28,12 +28,7 @@ class Task(Protocol):
 
     @property
     def headline(self) -> str:
-        """Name of the one figure that a student is followed by, such as ``top1``."""
-        ...
-
-    @property
-    def falls(self) -> bool:
-        """Whether a lower headline is the better one."""
+        """Name of the one figure that a student is followed by, of :data:`distill.headlines.HEADLINES`."""
         ...
 
     def score(self, given: Answers) -> float:
@@ -73,7 +68,6 @@ class Classification:
     labels_N: Tensor
     teacher: Answers
     label_part: ClassVar[str] = "ce"
-    falls: ClassVar[bool] = False
 
     @property
     def label_loss(self) -> Callable[[Tensor, Tensor], Tensor]:
