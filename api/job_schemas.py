@@ -109,7 +109,10 @@ class JobSummary(Schema):
     student: dict[str, Any]
     dataset: dict[str, Any]
     metrics: dict[str, Any]
-    """best and last evaluation of the student, the teacher's, the baseline's last: {"top1": share of 1, "epoch"}."""
+    """best and last evaluation of the student, the teacher's, the baseline's last, each an object of the job's one
+    headline, a share of 1, and its "epoch": {"top1": 0.91, "epoch": 4}. The headline is `top1`, accuracy; for
+    landmarks `nme`, the normalised mean error, of which less is better; and `agreement` with the teacher where no image
+    is labelled, when there is no baseline."""
     error: ErrorSchema | None
     links: JobLinks
     metadata: dict[str, str]
@@ -272,11 +275,13 @@ class PointSchema(Schema):
 
 
 class MetricsSchema(Schema):
-    """Series by name, such as `train/loss` and `val/top1`."""
+    """Series of numbers by name."""
 
     object: Literal["distill.metrics"] = "distill.metrics"
     job_id: str
     series: dict[str, list[PointSchema]]
+    """Such as `train/loss` and `lr`; the headline of the job (`top1`, `nme` or `agreement`) as `val/<headline>` of the
+    student, `baseline/val/<headline>` and `teacher/val/<headline>`."""
 
 
 class ArtifactLinks(Schema):
@@ -309,24 +314,50 @@ class ArtifactSchema(Schema):
 
 
 class FiguresSchema(Schema):
-    """One network, measured; shares of 1, counts, bytes, milliseconds of one image on the CPU."""
+    """One network, measured; shares of 1, counts, bytes, milliseconds. What does not apply to it is missing or null."""
 
     model_config = ConfigDict(extra="allow")
 
     top1: float | None = None
+    """Share of images of which the first guess is right; with labels."""
     top5: float | None = None
+    """Share of images whose class is among the five first guesses."""
     ece: float | None = None
-    """Expected calibration error."""
-    parameters: int | None = None
-    macs: int | None = None
-    bytes: int | None = None
-    latency_ms: float | None = None
+    """Expected calibration error, over fifteen bins of confidence."""
+    per_class: list[float | None] | None = None
+    """Accuracy by class; null for a class without test images."""
+    nmi_to_labels: float | None = None
+    """How well the clusters of penultimate features are the classes: normalised mutual information, 0 to 1."""
+    nme: float | None = None
+    """Of landmarks: the mean distance of a point from the truth, as a share of its image's normalising length; less is
+    better, and more than 1 is possible."""
+    failure_rate: float | None = None
+    """Of landmarks: share of images whose mean error is above 10 %."""
+    auc: float | None = None
+    """Of landmarks: area under the cumulative distribution of images' errors up to 10 %, 0 to 1."""
+    nme_to_teacher: float | None = None
+    """Of landmarks: as `nme`, with the teacher's points in the place of the truth."""
     agreement: float | None = None
     """Share of images on which it guesses as the teacher does."""
     kl_to_teacher: float | None = None
+    """Mean KL(teacher || network) of the class probabilities, in nats."""
     cka: float | None = None
-    """Linear CKA of penultimate features with the teacher's."""
-    per_class: list[float | None] | None = None
+    """Linear CKA of penultimate features with the teacher's, 0 to 1."""
+    nmi_to_teacher: float | None = None
+    """How well the clusters of penultimate features are those of the teacher's: the same, 0 to 1."""
+    parameters: int | None = None
+    binary_parameters: int | None = None
+    """How many of the parameters take one bit each."""
+    macs: int | None = None
+    """Multiply-adds of real numbers for one image, in convolutions and linear layers."""
+    binary_macs: int | None = None
+    """Multiply-adds of signs for one image."""
+    operations: int | None = None
+    """`macs`, and `binary_macs` at 64 an operation."""
+    bytes: int | None = None
+    """Of its file."""
+    latency_ms: float | None = None
+    """Of one image on the CPU, the median."""
 
 
 class ReportSchema(Schema):
@@ -337,9 +368,11 @@ class ReportSchema(Schema):
     teacher: FiguresSchema
     student: FiguresSchema
     baseline: FiguresSchema | None = None
+    """Null where it was not asked for, where no image is labelled, and for plain training, which is its own."""
     method: str | None = None
+    """Types from GET /methods, such as `srrl`, or `srrl + kd` where methods are combined."""
     head: str | None = None
-    """What classifies in the student: its own layer, or the connector and the teacher's classifier."""
+    """What answers in the student: `own`, its own layer, or `teacher`, the connector and the teacher's last layer."""
     classes: list[str] | None = None
     images: dict[str, int] | None = None
     """How many were trained on, and how many measured on."""
