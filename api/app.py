@@ -12,7 +12,7 @@ from starlette.staticfiles import StaticFiles
 from api import __version__, errors, openapi
 from api.middleware import BodyLimit, RequestContext
 from api.pages.routes import router as pages
-from api.routes import artifacts, catalog, datasets, distill, events, health, teachers, uploads
+from api.routes import artifacts, catalog, datasets, distill, events, health, sweeps, teachers, uploads
 from service import logs
 
 _STATIC = Path(__file__).resolve().parent / "pages" / "static"
@@ -45,7 +45,8 @@ def create_app() -> FastAPI:
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestContext)
     api = APIRouter()
-    for module in (distill, events, artifacts, uploads, teachers, datasets, catalog, health):
+    # Sweeps before jobs, or the word `sweep` would be taken for a job's id.
+    for module in (sweeps, distill, events, artifacts, uploads, teachers, datasets, catalog, health):
         api.include_router(module.router)
     app.include_router(api)
     app.include_router(api, prefix="/v1", include_in_schema=False)

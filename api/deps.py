@@ -13,6 +13,7 @@ from service.errors import Malformed
 MAX_INT = 2**53
 
 JobId = Annotated[str, Path(max_length=64, description="Such as dj_01K5...")]
+SweepId = Annotated[str, Path(max_length=64, description="Such as sw_01K5...")]
 InputId = Annotated[str, Path(max_length=64)]
 PageSize = Annotated[int, Query(ge=1, le=100, description="At most so many.")]
 After = Annotated[str | None, Query(max_length=64, description="Go on behind this id.")]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
-from api.schemas import ErrorSchema, Schema
+from api.schemas import ErrorSchema, PublishedFigures, Schema
 from distill.spec import DistillSpec
 from models import Artifact, Attempt, Job, JobEvent, JobStatus
 from service.plans import Plan
@@ -116,6 +116,8 @@ class JobSummary(Schema):
     error: ErrorSchema | None
     links: JobLinks
     metadata: dict[str, str]
+    sweep_id: str | None
+    """The sweep that made it, if one did: GET /distill/sweep/{id}."""
 
     @classmethod
     def of(cls, job: Job) -> JobSummary:
@@ -167,6 +169,7 @@ def _summary(job: Job) -> dict[str, Any]:
         "error": job.error,
         "links": JobLinks.of(job.id),
         "metadata": job.labels,
+        "sweep_id": job.sweep_id,
     }
 
 
@@ -214,7 +217,8 @@ class PlanSchema(Schema):
     config_resolved: DistillSpec | None
     """Null while an input is being checked."""
     facts: dict[str, Any]
-    """Of teacher, student and data set, and the number of optimizer steps."""
+    """Of teacher, student and data set; the number of optimizer steps; `recipe_base`, whose settings each "auto" took;
+    and what the recipe, if one was named, was published with."""
     waiting_for: str | None
 
     @classmethod
@@ -360,6 +364,15 @@ class FiguresSchema(Schema):
     """Of one image on the CPU, the median."""
 
 
+class PublishedSchema(PublishedFigures):
+    """What the job's recipe was published with."""
+
+    recipe: str
+    title: str
+    departures: list[str]
+    """JSON pointers to what was otherwise in this job; with any, the figures are no target but a landmark."""
+
+
 class ReportSchema(Schema):
     """Teacher, student and, with `baseline`, the same student trained on labels alone, side by side."""
 
@@ -369,6 +382,8 @@ class ReportSchema(Schema):
     student: FiguresSchema
     baseline: FiguresSchema | None = None
     """Null where it was not asked for, where no image is labelled, and for plain training, which is its own."""
+    published: PublishedSchema | None = None
+    """Null without a recipe."""
     method: str | None = None
     """Types from GET /methods, such as `srrl`, or `srrl + kd` where methods are combined."""
     head: str | None = None

@@ -7,6 +7,7 @@ the authors' own code.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -67,6 +68,13 @@ class SRRLSettings(Settings):
     """Where L_FM acts, if elsewhere than `stages`."""
     regression_stages: Stages | None = None
     """Where L_SR acts, if elsewhere than `stages`."""
+
+    @model_validator(mode="after")
+    def _the_reused_head_is_taught(self) -> Self:
+        losses = ((self.feature_weight, self.feature_stages), (self.regression_weight, self.regression_stages))
+        if self.head == "teacher" and not any(weight and "last" in (at or self.stages) for weight, at in losses):
+            raise ValueError("head is teacher, and no loss acts at last: the connector before it would learn nothing")
+        return self
 
 
 class KDSettings(Settings):
@@ -359,6 +367,11 @@ METHODS: tuple[type[Spec], ...] = (
 )  # fmt: skip
 for _method in METHODS:
     _method.model_rebuild()
+
+
+def warmup(setting: int | Auto, *, epochs: int) -> int:
+    """Over how many epochs a weight grows: as asked for, or the 20 of 240 that dkd and reviewkd were published with."""
+    return math.ceil(epochs / 12) if setting == "auto" else setting
 
 
 def settings_of(method: Any) -> Any:

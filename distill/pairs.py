@@ -9,9 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from distill.anatomy import LAST
+from distill.errors import InputError
 from distill.taps import Tap, anatomy_of
 
 MapShape = tuple[int, int, int]
+
+_NO_MAPS = "The penultimate feature or the logits are enough for srrl, kd, rkd, crd, sp, pkt, cc, dkd and dist."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +60,54 @@ class Pair:
         """Stages of student and teacher that belong together, counted from the last one back.
 
         Raises:
-            ValueError: one of them has no stages.
+            InputError: ``invalid_value`` when one of them has no stages.
         """
         student, teacher = self.student.stages, self.teacher.stages
         count = min(len(student), len(teacher))
         if count == 0:
-            raise ValueError("a network without stages has none to match")
+            who = "teacher" if student else "student"
+            raise InputError(
+                "invalid_value",
+                f"This method compares the maps of stages, and the {who} has no stages.",
+                hint=_NO_MAPS,
+                param="/method/type",
+            )
         return list(zip(student[-count:], teacher[-count:], strict=True))
+
+    def shapes(self, name: str, *, param: str) -> tuple[MapShape, MapShape]:
+        """(C, H, W) of the student's and of the teacher's map of that name.
+
+        Args:
+            name: of a stage, or ``last``.
+            param: what asks for it, as a pointer into the request.
+
+        Raises:
+            InputError: ``invalid_value`` when one of them has no such map, with the names of those that both have.
+        """
+        for who, sizes in (("student", self.student), ("teacher", self.teacher)):
+            if name not in sizes.maps:
+                both = [other for other in self.student.maps if other in self.teacher.maps]
+                raise InputError(
+                    "invalid_value",
+                    f"The {who} has no map {name}.",
+                    hint=f"Both networks have: {', '.join(both)}." if both and name != LAST else _NO_MAPS,
+                    param=param,
+                )
+        return self.student.maps[name], self.teacher.maps[name]
+
+    def require_classes(self, method: str) -> None:
+        """Make sure that logits are those of classes.
+
+        Raises:
+            InputError: ``invalid_value``, the images are labelled with points.
+        """
+        if self.labels_N.is_floating_point():
+            raise InputError(
+                "invalid_value",
+                f"{method} compares probabilities of classes, but the images are labelled with points.",
+                hint="Take srrl, or another method that reads features, such as fitnet, at, rkd, crd or sp.",
+                param="/method/type",
+            )
 
 
 @torch.no_grad()

@@ -223,10 +223,12 @@ def _prove_stages(spec: DistillSpec, prepared: Prepared, images_BCHW: Tensor) ->
     Raises:
         InputError: ``teacher_head_unsupported``.
     """
-    if isinstance(spec.method, SRRLMethod):
-        settings = spec.method.srrl
-        names = [name for name in settings.regression_stages or settings.stages if name != LAST]
-        prove_resumable(prepared.teacher.tap, names=names, images_BCHW=prepared.teacher.prepare(images_BCHW))
+    extra = [] if isinstance(spec.method, CEMethod) else spec.method.extra
+    for method in (spec.method, *extra):
+        if isinstance(method, SRRLMethod):
+            settings = method.srrl
+            names = [name for name in settings.regression_stages or settings.stages if name != LAST]
+            prove_resumable(prepared.teacher.tap, names=names, images_BCHW=prepared.teacher.prepare(images_BCHW))
 
 
 def _ask(teacher: Teacher, images_NCHW: Tensor, device: torch.device) -> Answers:

@@ -14,8 +14,22 @@ from torch import nn
 from distill import architectures
 from distill.batch import Method, ResultHead
 from distill.errors import InputError
-from distill.method_specs import CEMethod, ExtraMethod, MethodSpec, SRRLMethod, settings_of
+from distill.method_specs import CEMethod, ExtraMethod, MethodSpec, settings_of
+from distill.methods.at import AT
+from distill.methods.cc import CC
+from distill.methods.crd import CRD
+from distill.methods.dist import DIST
+from distill.methods.dkd import DKD
+from distill.methods.fitnet import FitNet
+from distill.methods.kd import KD
+from distill.methods.nst import NST
+from distill.methods.pkt import PKT
+from distill.methods.reviewkd import ReviewKD
+from distill.methods.rkd import RKD
+from distill.methods.simkd import Projector, SimKD
+from distill.methods.sp import SP
 from distill.methods.srrl import SRRL, Connector, VectorConnector
+from distill.methods.vid import VID
 from distill.networks import binary, mobilenetv2, resnet, resnet4stage, shufflenetv1, shufflenetv2, vgg, wrn
 from distill.networks.binarisation import unpack_bits
 from distill.objective import LabelLoss, Objective
@@ -33,6 +47,23 @@ _FAMILIES: dict[str, Callable[..., nn.Module]] = {
     "shufflenetv1": shufflenetv1.build,
     "shufflenetv2": shufflenetv2.build,
     "binary": binary.build,
+}
+_METHODS: dict[str, Callable[..., Method]] = {
+    "srrl": SRRL,
+    "kd": KD,
+    "fitnet": FitNet,
+    "at": AT,
+    "rkd": RKD,
+    "crd": CRD,
+    "sp": SP,
+    "pkt": PKT,
+    "vid": VID,
+    "cc": CC,
+    "nst": NST,
+    "dkd": DKD,
+    "reviewkd": ReviewKD,
+    "simkd": SimKD,
+    "dist": DIST,
 }
 
 
@@ -57,11 +88,12 @@ def build_objective(spec: MethodSpec, *, pair: Pair, label_loss: LabelLoss, labe
 
 
 def build_method(spec: ExtraMethod, *, pair: Pair) -> Method:
-    """One method, without its extra terms."""
-    match spec:
-        case SRRLMethod(srrl=settings):
-            return SRRL(settings, pair=pair)
-    raise AssertionError(f"no method for {spec!r}")
+    """One method, without its extra terms.
+
+    Raises:
+        InputError: ``invalid_value`` when it cannot work between these networks.
+    """
+    return _METHODS[spec.type](settings_of(spec), pair=pair)
 
 
 def load_weights(network: nn.Module, path: Path) -> dict[str, str]:
@@ -104,7 +136,7 @@ def load_student(path: Path) -> nn.Module:
     """
     try:
         network = _student(_metadata(path))
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise InputError(
             "unsupported_format",
             f"{path.name} is not one of Limbeck's students: {error!r}.",
@@ -131,6 +163,7 @@ def _connector(facts: dict[str, Any]) -> nn.Module:
     kinds: dict[str, Callable[[], nn.Module]] = {
         "map": lambda: Connector(student_width, teacher_width, relu=facts["relu"]),
         "vector": lambda: VectorConnector(student_width, teacher_width, relu=facts["relu"]),
+        "projector": lambda: Projector(student_width, teacher_width, factor=facts["factor"], size=facts["size"]),
     }
     return kinds[facts["kind"]]()
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator
+from bisect import bisect_right
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -103,14 +104,19 @@ def draw_views(augmentation: Augmentation, *, num_images: int, num_views: int, s
     return torch.stack([augmentation.draw(num_images, generator=generator) for _ in range(num_views)], dim=1)
 
 
-def learning_rate(step: int, *, total: int, peak: float, schedule: str) -> float:
+def learning_rate(
+    step: int, *, total: int, peak: float, schedule: str, milestones: Sequence[int] = (), gamma: float = 0.1
+) -> float:
     """The rate of an optimizer step, 0 <= step < total.
 
+    ``step``: the peak, multiplied by ``gamma`` at each milestone, given as the first steps of a lower rate, rising.
     ``one_cycle``: a cosine from a 25th of the peak up to it over the first 30 %, then a cosine down to a
     10,000th of the start (Smith and Topin 2017, in PyTorch's form, without its momentum cycle).
     """
     if schedule == "constant":
         return peak
+    if schedule == "step":
+        return peak * gamma ** bisect_right(milestones, step)
     if schedule == "cosine":
         return peak * 0.5 * (1.0 + math.cos(math.pi * step / total))
     low, final = peak / 25.0, peak / 25.0e4
@@ -149,8 +155,8 @@ class Run:
         self.optimizer = torch.optim.SGD(
             _parameter_groups(self.network, self.objective),
             lr=cast(float, material.training.learning_rate),
-            momentum=0.9,
-            nesterov=True,
+            momentum=material.training.momentum,
+            nesterov=material.training.nesterov is not False and material.training.momentum > 0,
             weight_decay=cast(float, material.training.weight_decay),
             fused=material.device.type != "mps",
         )
@@ -218,11 +224,14 @@ class Run:
 
     def _set_rate(self) -> float:
         training = self.material.training
+        epochs = training.milestones if isinstance(training.milestones, list) else []
         rate = self.rate_scale * learning_rate(
             self.epoch * self.material.steps_per_epoch + self.position,
             total=self.material.epochs * self.material.steps_per_epoch,
             peak=cast(float, training.learning_rate),
             schedule=training.schedule,
+            milestones=[epoch * self.material.steps_per_epoch for epoch in epochs],
+            gamma=training.gamma,
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from itertools import pairwise
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from distill import recipes
+from distill.errors import InputError
 from distill.method_specs import Auto, MethodSpec, Spec, SRRLMethod
 
-DatasetFormat = Literal["auto", "npz", "idx", "imagefolder"]
+DatasetFormat = Literal["auto", "npz", "idx", "cifar", "imagefolder"]
 
 
 class NetworkOptions(Spec):
@@ -40,16 +44,18 @@ class TeacherRef(Spec):
 
 
 class DatasetRef(Spec):
-    """A data set by id, or given inline by its upload."""
+    """A data set by id, or given inline by its upload or by the name of a public one."""
 
     id: str | None = None
     upload_id: str | None = None
+    preset: str | None = None
+    """A name from GET /presets; its files must be in the operator's folder."""
     format: DatasetFormat = "auto"
 
     @model_validator(mode="after")
     def _one_way(self) -> DatasetRef:
-        if (self.id is None) == (self.upload_id is None):
-            raise ValueError("give either id or upload_id")
+        if [self.id, self.upload_id, self.preset].count(None) != 2:
+            raise ValueError("give exactly one of id, upload_id and preset")
         return self
 
 
@@ -70,10 +76,19 @@ class TrainingSpec(Spec):
     """The peak; the schedule starts or ends below it."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] | Auto = "auto"
     optimizer: Literal["sgd"] = "sgd"
-    """SGD with Nesterov momentum 0.9."""
-    schedule: Literal["auto", "one_cycle", "cosine", "constant"] = "auto"
-    augmentation: Literal["auto", "none", "flip", "crop_flip"] = "auto"
-    """crop_flip: zero-pad by an eighth of the side, crop back, flip; the same for student and baseline."""
+    """SGD with momentum."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: Annotated[bool, Field(strict=True)] | Auto = "auto"
+    """Nesterov's form of the momentum, which looks ahead; the published recipes do without."""
+    schedule: Literal["auto", "one_cycle", "cosine", "constant", "step"] = "auto"
+    """step: the peak from the start, multiplied by `gamma` after each of the `milestones`."""
+    milestones: Annotated[list[Annotated[int, Field(ge=1, le=1000)]], Field(max_length=20)] | Auto = "auto"
+    """Epochs after which a stepped rate drops, rising; auto: at the same shares of the run as the nearest recipe's."""
+    gamma: float = Field(default=0.1, gt=0, le=1)
+    """What is left of a stepped rate at a milestone."""
+    augmentation: Literal["auto", "none", "flip", "crop_flip", "resized_crop_flip"] = "auto"
+    """crop_flip: zero-pad by an eighth of the side, crop back, flip; resized_crop_flip: crop a part of any size, scale
+    it to the full size, flip. The same for student and baseline."""
     views: Annotated[int, Field(ge=1, le=1024)] | Literal["auto", "fresh"] = "auto"
     """How many augmented views of each image are used; the teacher sees each once. fresh: new ones each epoch."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -83,10 +98,41 @@ class TrainingSpec(Spec):
     max_runtime_seconds: int = Field(default=14400, ge=10, le=30 * 86400)
     """Counted over all attempts; the student so far is kept."""
 
+    @field_validator("milestones")
+    @classmethod
+    def _rising_within(cls, milestones: list[int] | Auto, info: ValidationInfo) -> list[int] | Auto:
+        if milestones == "auto" or not milestones:
+            return milestones
+        if any(later <= earlier for earlier, later in pairwise(milestones)):
+            raise ValueError("milestones must rise")
+        schedule, epochs = info.data.get("schedule"), info.data.get("epochs")
+        if schedule not in ("auto", "step", None):
+            raise ValueError(f"milestones belong to the schedule step, not to {schedule}")
+        if isinstance(epochs, int) and milestones[-1] >= epochs:
+            raise ValueError(f"the milestone {milestones[-1]} is not before the end, after {epochs} epochs")
+        return milestones
+
+    @field_validator("nesterov")
+    @classmethod
+    def _needs_momentum(cls, nesterov: bool | Auto, info: ValidationInfo) -> bool | Auto:
+        if nesterov is True and info.data.get("momentum") == 0:
+            raise ValueError("Nesterov's form needs a momentum above 0")
+        return nesterov
+
+
+def _student_or_recipe(schema: dict[str, Any]) -> None:
+    """Says in the JSON schema that a recipe brings its student along."""
+    schema["required"].remove("student")
+    schema["anyOf"] = [{"required": ["student"]}, {"required": ["recipe"]}]
+
 
 class DistillSpec(Spec):
     """The body of POST /distill."""
 
+    model_config = ConfigDict(json_schema_extra=_student_or_recipe)
+
+    recipe: str | None = Field(default=None, max_length=100)
+    """An id from GET /recipes: gives the student, the method and the training where the request does not."""
     name: str = Field(default="", max_length=200)
     teacher: TeacherRef
     student: StudentSpec
@@ -98,3 +144,18 @@ class DistillSpec(Spec):
     metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] = Field(
         default={}, max_length=16
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _completed(cls, body: Any) -> Any:
+        if not isinstance(body, dict):
+            return body
+        try:
+            return recipes.complete(body)
+        except InputError as error:
+            # The message last: pydantic fills in one name after the other, and it may hold braces of its own.
+            told = {"hint": error.hint, "did_you_mean": error.did_you_mean, "message": error.message}
+            # As an error of pydantic's own, which can say where: at the recipe and not at the whole body.
+            kind = PydanticCustomError("recipe_unknown", "{message}", told)
+            place = InitErrorDetails(type=kind, loc=("recipe",), input=body["recipe"])
+            raise ValidationError.from_exception_data(cls.__name__, [place]) from error

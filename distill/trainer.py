@@ -23,6 +23,7 @@ from distill.method_specs import CEMethod, MethodSpec
 from distill.methods.srrl import SRRL
 from distill.networks.binarisation import pack_bits
 from distill.preparation import Prepared, TeacherFile, open_teacher, prepare
+from distill.published import published
 from distill.registry import load_student
 from distill.reporting import cost_figures
 from distill.runs import Diverged, Material, Run
@@ -273,6 +274,7 @@ class _Job:
                 **costs(open_teacher(teacher)[0], num_bytes=teacher.path.stat().st_size),
             },
             "baseline": None,
+            "published": published(self.spec, teacher=teacher.architecture, num_classes=prepared.num_outputs),
             "disagreements": task.disagreements(found["student"]),
         }
         for name, path in files.items():

@@ -18,7 +18,7 @@ import httpx
 from limbeck import sse
 from limbeck.download import OnProgress, download
 from limbeck.errors import ApiError, InputRejected, Unreachable
-from limbeck.results import Input, Job, JobEvent, Report, Upload
+from limbeck.results import Input, Job, JobEvent, Report, Sweep, Upload
 from limbeck.transport import WORTH_WAITING, Body, Transport, backoff
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -55,6 +55,10 @@ class Client:
     def version(self) -> dict[str, Any]:
         """What runs there."""
         return cast(dict[str, Any], self._transport.json("GET", "/version"))
+
+    def methods(self) -> list[dict[str, Any]]:
+        """Ways to distil: their type, summary and the schema of their settings."""
+        return cast(list[dict[str, Any]], self._transport.json("GET", "/methods")["data"])
 
     # Inputs
 
@@ -127,6 +131,31 @@ class Client:
     def cancel(self, id: str) -> Job:
         """Ask for a job to end; the student so far is kept."""
         return cast(Job, self._transport.json("POST", f"{_job_path(id)}/cancel"))
+
+    # Sweeps
+
+    def sweep(self, body: Mapping[str, Any], *, dry_run: bool = False, idempotency_key: str | None = None) -> Sweep:
+        """Submit a job for every combination of values, or with ``dry_run`` only have them checked and counted.
+
+        Sent again under the same key it is still one sweep.
+        """
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        params = {"dry_run": "true"} if dry_run else None
+        return cast(Sweep, self._transport.json("POST", "/distill/sweep", body=body, headers=headers, params=params))
+
+    def get_sweep(self, id: str) -> Sweep:
+        """How it stands, its jobs, and the table over seeds."""
+        return cast(Sweep, self._transport.json("GET", _sweep_path(id)))
+
+    def sweeps(self) -> Iterator[Sweep]:
+        """All sweeps, newest first, without their jobs."""
+        return cast(Iterator[Sweep], self._pages("/distill/sweep"))
+
+    def cancel_sweep(self, id: str) -> Sweep:
+        """Ask for all its jobs to end that have not ended."""
+        return cast(Sweep, self._transport.json("POST", f"{_sweep_path(id)}/cancel"))
+
+    # Results
 
     def metrics(self, id: str, **params: str | int) -> dict[str, Any]:
         """The series of a job; ``names``, ``from_step``, ``to_step``, ``max_points`` narrow them."""
@@ -225,6 +254,10 @@ def sha256_of(path: Path) -> str:
 
 def _job_path(id: str) -> str:
     return f"/distill/{quote(id, safe='')}"
+
+
+def _sweep_path(id: str) -> str:
+    return f"/distill/sweep/{quote(id, safe='')}"
 
 
 def _reader(path: Path, size: int, on_progress: Callable[[int, int | None], None] | None) -> Body:

@@ -74,8 +74,13 @@ def _watch_or_cancel(client: Client, job_id: str, *, out: Console) -> Job:
 
 
 @contextlib.contextmanager
-def service(data_dir: Path, *, out: Console) -> Iterator[str]:
+def service(data_dir: Path, *, out: Console, port: int | None = None) -> Iterator[str]:
     """The URL of the service on a data folder: the one that runs, or one started for the block.
+
+    Args:
+        data_dir: where everything is kept.
+        out: what is said goes there.
+        port: 0 takes a free one; None the usual one, if it is free.
 
     Raises:
         CommandError: it does not start.
@@ -86,7 +91,8 @@ def service(data_dir: Path, *, out: Console) -> Iterator[str]:
         return
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     log_path = data_dir / "serve.log"
-    port = _DEFAULT_PORT if _is_free(_DEFAULT_PORT) else 0
+    if port is None:
+        port = _DEFAULT_PORT if _is_free(_DEFAULT_PORT) else 0
     with log_path.open("wb") as log:
         process = spawn(["serve", "--port", str(port), "--data-dir", str(data_dir)], output=log)
     try:

@@ -118,7 +118,7 @@ def submit(
     teacher_width: Annotated[float | None, typer.Option(help="Multiplies its channels.")] = None,
     teacher_stem_stride: Annotated[int | None, typer.Option(min=1, max=2)] = None,
     data: Annotated[Path | None, typer.Option(help="NPZ, IDX or ImageFolder zip.")] = None,
-    data_format: Annotated[str | None, typer.Option(help="auto, npz, idx or imagefolder.")] = None,
+    data_format: Annotated[str | None, typer.Option(help="auto, npz, idx, cifar or imagefolder.")] = None,
     student: Annotated[str | None, typer.Option(help="A name of GET /networks.")] = None,
     student_width: Annotated[float | None, typer.Option(help="Multiplies its channels.")] = None,
     student_stem_stride: Annotated[int | None, typer.Option(min=1, max=2)] = None,
@@ -166,10 +166,33 @@ def submit(
 
 
 @app.command()
-def watch(job: str, url: Url = None, as_json: AsJson = False) -> None:
-    """Follow a job to its end; Ctrl-C leaves the job running."""
+def sweep(
+    file: Annotated[Path, typer.Argument(help="JSON: the body of POST /distill/sweep.", show_default=False)],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check, and count jobs and steps.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the jobs to their end, then show the table.")] = False,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Submit a job for every combination of methods, settings and seeds in a file, to compare them."""
+    from limbeck.sweep import read_sweep, send_sweep
+
+    out = console(as_json=as_json)
     with Client(url) as client:
-        _follow(client, job, as_json=as_json)
+        made = send_sweep(client, read_sweep(file), out=out, dry_run=dry_run)
+        if watch and not dry_run:
+            say(out, f"sweep {made['id']} has {made['num_jobs']} jobs")
+            _follow_sweep(client, made["id"], as_json=as_json)
+        elif as_json or dry_run:
+            show_json(made)
+        else:
+            say(out, f"sweep {made['id']} has {made['num_jobs']} jobs; follow them with: limbeck watch {made['id']}")
+
+
+@app.command()
+def watch(id: str, url: Url = None, as_json: AsJson = False) -> None:
+    """Follow a job or a sweep to its end; Ctrl-C leaves it running."""
+    with Client(url) as client:
+        (_follow_sweep if id.startswith("sw_") else _follow)(client, id, as_json=as_json)
 
 
 @app.command()
@@ -233,4 +256,21 @@ def _follow(client: Client, job_id: str, *, as_json: bool) -> None:
         say(out, conclusion(report))
         say(out, f"fetch the student with: limbeck get {job_id}")
     if job["status"] != "succeeded":
+        raise typer.Exit(FAILED)
+
+
+def _follow_sweep(client: Client, sweep_id: str, *, as_json: bool) -> None:
+    from limbeck.sweep import sweep_table, watch_sweep
+
+    out = console(as_json=as_json)
+    try:
+        ended = watch_sweep(client, sweep_id, out=out)
+    except KeyboardInterrupt:
+        say(out, f"\nthe jobs go on; limbeck watch {sweep_id} comes back to them")
+        raise
+    if as_json:
+        show_json(ended)
+    else:
+        out.print(sweep_table(ended))
+    if ended["status"] != "succeeded":
         raise typer.Exit(FAILED)

@@ -9,8 +9,9 @@ from rich.table import Table
 
 from distill.headlines import Headline, headline_of
 from distill.method_names import student_title
+from distill.published import in_words
 from limbeck.console import bytes_text
-from limbeck.results import Figures, Report
+from limbeck.results import Figures, Published, Report
 
 _Row = tuple[str, Callable[[Figures], str]]
 
@@ -48,6 +49,7 @@ def report_table(report: Report) -> Table:
         columns.append(("student, labels alone", baseline))
     columns.append(("student" + student_title(report.get("method")).removeprefix("Student"), report["student"]))
     table = Table(title="Measured on the test images")
+    published = report.get("published")
     table.add_column("")
     for number, (name, _) in enumerate(columns, 1):
         table.add_column(name, justify="right", style="bold" if number == len(columns) else None)
@@ -55,7 +57,15 @@ def report_table(report: Report) -> Table:
         cells = [show(figures) for _, figures in columns]
         if any(cells):
             table.add_row(name, *cells)
+        if name == "accuracy" and published:
+            table.add_row("as published", *_published_row(published, has_baseline=bool(baseline)))
     return table
+
+
+def _published_row(published: Published, *, has_baseline: bool) -> list[str]:
+    alone = [published["baseline_top1"]] if has_baseline else []
+    shares = [published["teacher_top1"], *alone, published["top1"]]
+    return ["" if share is None else f"{share:.2%}" for share in shares]
 
 
 def conclusion(report: Report) -> str:
@@ -69,7 +79,7 @@ def conclusion(report: Report) -> str:
         parts.append("It answers through its connector and the teacher's own last layer (head: teacher).")
     elif report.get("head") == "own":
         parts.append("It answers with its own linear layer (head: own).")
-    return " ".join(parts)
+    return " ".join([*parts, *in_words(report.get("published"))])
 
 
 def _worth(headline: Headline, report: Report) -> str:

@@ -84,14 +84,82 @@ class Figures(TypedDict, total=False):
     latency_ms: float
 
 
+class Published(TypedDict):
+    """What the recipe of a job was published with; shares of 1."""
+
+    recipe: str
+    title: str
+    top1: float
+    teacher_top1: float | None
+    baseline_top1: float | None
+    rivals: dict[str, float]
+    source: str
+    departures: list[str]
+
+
 class Report(TypedDict, total=False):
     """Teacher, student and plainly trained student side by side."""
 
     teacher: Figures
     student: Figures
     baseline: Figures | None
+    published: Published | None
     head: str
     method: str
+
+
+class Coordinate(TypedDict):
+    """The value of one axis of a sweep."""
+
+    path: str
+    label: str
+    value: Any
+
+
+class SweepChild(TypedDict, total=False):
+    """A job of a sweep; ``figures`` are None until it succeeded."""
+
+    id: str
+    name: str
+    status: str
+    is_terminal: bool
+    point: list[Coordinate]
+    metrics: dict[str, Any]
+    figures: dict[str, float | None]
+    error: dict[str, Any] | None
+
+
+class Spread(TypedDict):
+    """Several measurements in short; ``sd`` is of the sample, None for fewer than two."""
+
+    n: int
+    mean: float | None
+    sd: float | None
+
+
+class SweepRow(TypedDict, total=False):
+    """Jobs that differ in nothing but the seed."""
+
+    point: list[Coordinate]
+    num_jobs: int
+    num_finished: int
+    is_complete: bool
+    figures: dict[str, Spread]
+
+
+class Sweep(TypedDict, total=False):
+    """Many jobs by one request, and their comparison."""
+
+    id: str
+    name: str
+    status: str
+    is_terminal: bool
+    num_jobs: int
+    counts: dict[str, int]
+    axes: list[dict[str, Any]]
+    children: list[SweepChild]
+    table: list[SweepRow]
+    links: dict[str, str]
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,15 @@ def read_request(path: Path) -> Request:
     Raises:
         CommandError: the file is missing or not a JSON object.
     """
+    return request_of(read_object(path), folder=path.parent)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        CommandError: the file is missing or not a JSON object.
+    """
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -54,8 +63,18 @@ def read_request(path: Path) -> Request:
         raise CommandError(f"{path} is not JSON: {error}") from error
     if not isinstance(body, dict):
         raise CommandError(f"{path} holds no JSON object")
-    files = {name: _local_file(body.pop(f"{name}_upload", None), path.parent) for name in ("teacher", "dataset")}
-    return Request(body=body, **files)
+    return body
+
+
+def request_of(body: Mapping[str, Any], *, folder: Path) -> Request:
+    """A request whose local files, if it has any, are looked for in a folder.
+
+    Raises:
+        CommandError: an upload names no file.
+    """
+    rest = dict(body)
+    files = {name: _local_file(rest.pop(f"{name}_upload", None), folder) for name in ("teacher", "dataset")}
+    return Request(body=rest, **files)
 
 
 def send(client: Client, request: Request, *, out: Console, dry_run: bool = False) -> Job:
@@ -65,12 +84,21 @@ def send(client: Client, request: Request, *, out: Console, dry_run: bool = Fals
         ApiError, InputRejected, Unreachable: as the client's methods.
         CommandError: a file is missing, or a teacher has no architecture.
     """
+    return client.distill(with_inputs(client, request, out=out), dry_run=dry_run)
+
+
+def with_inputs(client: Client, request: Request, *, out: Console) -> dict[str, Any]:
+    """The body with ids in the place of local files: what is new was uploaded, and all is checked and ready.
+
+    Raises:
+        ApiError, InputRejected, Unreachable, CommandError: as :func:`send`.
+    """
     body = dict(request.body)
     if request.teacher:
         body["teacher"] = {"id": _provide(client, "teachers", request.teacher, out)}
     if request.dataset:
         body["dataset"] = {"id": _provide(client, "datasets", request.dataset, out)}
-    return client.distill(body, dry_run=dry_run)
+    return body
 
 
 def _provide(client: Client, kind: Kind, file: LocalFile, out: Console) -> str:

@@ -6,6 +6,7 @@ from models.event import JobEvent
 from models.inputs import Dataset, InputStatus, Teacher
 from models.job import HELD, TERMINAL, Attempt, Job, JobStatus
 from models.outbox import OutboxMessage
+from models.sweep import Sweep
 from models.upload import Upload
 from models.worker import Worker
 
@@ -20,6 +21,7 @@ __all__ = [
     "JobEvent",
     "JobStatus",
     "OutboxMessage",
+    "Sweep",
     "Table",
     "Teacher",
     "Upload",

@@ -53,6 +53,9 @@ class Job(Table):
     labels: Mapped[dict[str, str]] = mapped_column("metadata", Json, default=dict)
     teacher_id: Mapped[str] = mapped_column(ForeignKey("teachers.id"))
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
+    sweep_id: Mapped[str | None] = mapped_column(ForeignKey("sweeps.id"), index=True)
+    point: Mapped[list[dict[str, Any]] | None] = mapped_column(Json)
+    """Where in its sweep it stands: ``path``, ``label`` and ``value`` of each axis, in the order of the axes."""
 
     attempt: Mapped[int] = mapped_column(default=0)
     fence: Mapped[int] = mapped_column(default=0)

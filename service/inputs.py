@@ -15,7 +15,7 @@ from distill.errors import DistillError, InputError
 from distill.spec import NetworkOptions
 from distill.tensorfile import read_header
 from models import TERMINAL, Dataset, InputStatus, Job, Teacher, db_now, utcnow
-from service import database, uploads
+from service import database, presets, uploads
 from service.artifacts import store
 from service.errors import Conflict, Fenced, Invalid, NotFound
 from service.ids import new_id
@@ -39,7 +39,7 @@ def create_teacher(upload_id: str, *, architecture: str, options: NetworkOptions
 
 def new_teacher(upload_id: str, *, architecture: str, options: NetworkOptions, at: str = "") -> Teacher:
     """The checked row, not yet stored; ``at`` is the JSON pointer of the teacher in the request."""
-    upload = uploads.completed(upload_id, purpose="teacher")
+    upload = uploads.completed(upload_id, purpose="teacher", at=at)
     key = uploads.source_key(upload)
     try:
         architectures.check(architecture, options=options, param=f"{at}/architecture")
@@ -77,7 +77,7 @@ def create_dataset(upload_id: str, *, format: str) -> Dataset:
 
 def new_dataset(upload_id: str, *, format: str, at: str = "") -> Dataset:
     """The checked row, not yet stored; ``at`` is the JSON pointer of the data set in the request."""
-    upload = uploads.completed(upload_id, purpose="dataset")
+    upload = uploads.completed(upload_id, purpose="dataset", at=at)
     key = uploads.source_key(upload)
     try:
         found = inspect_dataset(store().local_path(key), format=format)
@@ -179,6 +179,9 @@ def claim_next(owner: str) -> Preparation | None:
 
 
 def _request(row: Input) -> dict[str, Any]:
+    if isinstance(row, Dataset) and (preset := presets.name_of(row)) is not None:
+        root = str(settings().resolved_presets_dir)
+        return {"kind": "dataset", "source": root, "preset": preset, "sha256": row.sha256, "attempt": row.fence}
     request: dict[str, Any] = {"source": str(store().local_path(row.source_key)), "attempt": row.fence}
     if isinstance(row, Teacher):
         request |= {

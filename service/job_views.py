@@ -46,6 +46,7 @@ class JobFilter:
 
     status: str | None = None
     name: str | None = None
+    sweep: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     created_after: datetime | None = None
     created_before: datetime | None = None
@@ -61,6 +62,8 @@ def listing(
         query = query.where(Job.status == where.status)
     if where.name:
         query = query.where(Job.name == where.name)
+    if where.sweep:
+        query = query.where(Job.sweep_id == where.sweep)
     for key, value in where.metadata.items():
         query = query.where(Job.labels[key].as_string() == value)
     if where.created_after:

@@ -6,8 +6,6 @@ fence finds no row and raises :class:`service.errors.Fenced`: the writer must st
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from distill import events
-from distill.errors import DistillError, InputError
+from distill.errors import DistillError
 from distill.spec import DistillSpec
 from models import (
     HELD,
@@ -33,7 +31,8 @@ from models import (
 )
 from service import database, plans
 from service.errors import Conflict, Fenced, Invalid, NotFound
-from service.ids import new_id
+from service.idempotency import digest_of, replay
+from service.intake import new_job, take_in
 from service.job_log import apply, say, state, touch
 from service.settings import settings
 
@@ -46,7 +45,7 @@ def submit(spec: DistillSpec, *, idempotency_key: str | None = None) -> Job:
     Raises:
         Invalid: the request does not fit its inputs, or the idempotency key came with another body.
     """
-    digest = hashlib.sha256(json.dumps(spec.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+    digest = digest_of(spec)
     try:
         return _submit(spec, idempotency_key, digest)
     except IntegrityError:
@@ -61,31 +60,11 @@ def _submit(spec: DistillSpec, idempotency_key: str | None, digest: str) -> Job:
         if idempotency_key is not None:
             earlier = session.scalar(select(Job).where(Job.idempotency_key == idempotency_key))
             if earlier is not None:
-                return _replay(earlier, digest)
+                return replay(earlier, digest=digest)
         plan = plans.make(session, spec, brought=brought)
-        session.add_all(plan.new_rows)
-        session.flush()
-        job = Job(
-            id=new_id("dj"),
-            name=spec.name,
-            spec=spec.model_dump(mode="json"),
-            labels=spec.metadata,
-            teacher_id=plan.teacher.id,
-            dataset_id=plan.dataset.id,
-            idempotency_key=idempotency_key,
-            idempotency_digest=digest if idempotency_key else None,
-            status=JobStatus.QUEUED,
-            facts=plan.facts,
-            config_resolved=_dump(plan.resolved),
-            status_reason=plan.waiting_for and f"waiting for the {plan.waiting_for} to be checked",
-            last_seq=0,
-            version=1,
-        )
-        session.add(job)
-        session.flush()
-        say(session, job, "status", state(job))
-        if plan.waiting_for is None:
-            _ring(session, job)
+        kept = {"idempotency_key": idempotency_key, "idempotency_digest": digest} if idempotency_key else {}
+        job = new_job(spec, plan, **kept)
+        take_in(session, [(job, plan)])
     return job
 
 
@@ -100,19 +79,13 @@ def dry_run(spec: DistillSpec) -> plans.Plan:
         return plans.make(session, spec, brought=brought)
 
 
-def _replay(earlier: Job, digest: str) -> Job:
-    if earlier.idempotency_digest != digest:
-        message = f"This Idempotency-Key was used for job {earlier.id!r} with another body."
-        raise Invalid([InputError("idempotency_key_reused", message, hint="Use a new key for a new request.")])
-    return earlier
-
-
 def settle_waiting() -> int:
     """Let go, or fail, the queued jobs whose inputs have meanwhile been checked; how many."""
     with database.begin() as session:
         waiting = session.scalars(
             select(Job)
             .where(Job.status == JobStatus.QUEUED, Job.dispatched_at.is_(None))
+            .order_by(Job.queued_at, Job.id)
             .with_for_update(skip_locked=True)
         ).all()
         return sum(_settle(session, job) for job in waiting)
@@ -307,15 +280,20 @@ def cancel(job_id: str) -> Job:
         job = session.get(Job, job_id, with_for_update=True)
         if job is None:
             raise NotFound(f"No job {job_id!r}.")
-        if job.status == JobStatus.QUEUED:
-            _end(session, job, JobStatus.CANCELLED)
-        elif job.status == JobStatus.RUNNING:
-            job.status, job.cancel_requested = JobStatus.CANCELLING, True
-            touch(job)
-            say(session, job, "status", state(job))
-        elif job.is_terminal and job.status != JobStatus.CANCELLED:
+        ask_to_end(session, job)
+        if job.is_terminal and job.status != JobStatus.CANCELLED:
             raise Conflict(f"Job {job_id!r} is {job.status}.", hint="Only a waiting or running job can be cancelled.")
     return job
+
+
+def ask_to_end(session: Session, job: Job) -> None:
+    """Cancel a locked job: at once while it waits, soon while it runs; one that has ended stays as it is."""
+    if job.status == JobStatus.QUEUED:
+        _end(session, job, JobStatus.CANCELLED)
+    elif job.status == JobStatus.RUNNING:
+        job.status, job.cancel_requested = JobStatus.CANCELLING, True
+        touch(job)
+        say(session, job, "status", state(job))
 
 
 def sweep() -> int:
@@ -329,11 +307,18 @@ def sweep() -> int:
         for job in lost:
             error = DistillError("worker_lost", f"Worker {job.owner!r} stopped answering.", hint="Submit it again.")
             _crash(session, job, {**error.as_json(), "retryable": True})
+        # Only the next in turn: ringing for all would fill the broker behind a long job, or a long sweep.
+        in_turn = (
+            select(Job.id)
+            .where(Job.status == JobStatus.QUEUED, Job.dispatched_at.is_not(None))
+            .order_by(Job.queued_at, Job.id)
+            .limit(_RUNG_AT_ONCE)
+        )
         unheard = session.scalars(
             select(Job)
-            .where(Job.status == JobStatus.QUEUED, Job.dispatched_at < db_now() - settings().redispatch_seconds)
-            .order_by(Job.queued_at)
-            .limit(_RUNG_AT_ONCE)  # the next in turn: ringing for all would fill the broker behind a long job
+            .where(Job.id.in_(in_turn), Job.dispatched_at < db_now() - settings().redispatch_seconds)
+            .where(Job.status == JobStatus.QUEUED)
+            .order_by(Job.queued_at, Job.id)
             .with_for_update(skip_locked=True)
         ).all()
         for job in unheard:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from sqlalchemy.orm import Session
 
-from distill import architectures, plan
+from distill import architectures, compatibility, plan
+from distill.compatibility import Side
 from distill.errors import DistillError, InputError
+from distill.published import published
 from distill.spec import DatasetFormat, DatasetRef, DistillSpec, NetworkOptions, TeacherRef
 from models import Dataset, InputStatus, Teacher
-from service import inputs
+from service import inputs, presets
 from service.errors import Invalid
 from service.inputs import Kind
+
+Ref = TypeVar("Ref", TeacherRef, DatasetRef)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,28 +51,50 @@ class Brought:
     errors: list[DistillError]
 
 
-def bring(spec: DistillSpec) -> Brought:
-    """Look into the uploads of a request that names any; before the transaction, since files take time."""
-    errors: list[DistillError] = []
-    teacher = dataset = None
-    try:
-        if spec.teacher.upload_id is not None:
-            teacher = inputs.new_teacher(
-                spec.teacher.upload_id,
-                architecture=spec.teacher.architecture or "",
-                options=spec.teacher.options,
-                at="/teacher",
-            )
-            teacher.status = InputStatus.PROCESSING
-    except Invalid as invalid:
-        errors.extend(invalid.errors)
-    try:
-        if spec.dataset.upload_id is not None:
-            dataset = inputs.new_dataset(spec.dataset.upload_id, format=spec.dataset.format, at="/dataset")
-            dataset.status = InputStatus.PROCESSING
-    except Invalid as invalid:
-        errors.extend(invalid.errors)
-    return Brought(teacher=teacher, dataset=dataset, errors=errors)
+Seen = dict[str, Teacher | Dataset | Invalid]
+"""What uploads were found to be, by what a request says of them."""
+
+
+def bring(spec: DistillSpec, *, seen: Seen | None = None) -> Brought:
+    """Look into the uploads or the preset that a request names; before the transaction, since files take time.
+
+    Args:
+        spec: the request.
+        seen: shared by several requests, it makes them share the rows of the uploads that they share.
+    """
+    seen = {} if seen is None else seen
+    found = (
+        _once(seen, spec.teacher, _new_teacher) if spec.teacher.upload_id is not None else None,
+        _once(seen, spec.dataset, _new_dataset) if spec.dataset.id is None else None,
+    )
+    return Brought(
+        teacher=next((row for row in found if isinstance(row, Teacher)), None),
+        dataset=next((row for row in found if isinstance(row, Dataset)), None),
+        errors=[error for each in found if isinstance(each, Invalid) for error in each.errors],
+    )
+
+
+def _once(seen: Seen, ref: Ref, look: Callable[[Ref], Teacher | Dataset]) -> Teacher | Dataset | Invalid:
+    key = f"{type(ref).__name__} {ref.model_dump_json()}"
+    if key not in seen:
+        try:
+            row = look(ref)
+            row.status = InputStatus.PROCESSING
+            seen[key] = row
+        except Invalid as invalid:
+            seen[key] = invalid
+    return seen[key]
+
+
+def _new_teacher(ref: TeacherRef) -> Teacher:
+    architecture = ref.architecture or ""
+    return inputs.new_teacher(ref.upload_id or "", architecture=architecture, options=ref.options, at="/teacher")
+
+
+def _new_dataset(ref: DatasetRef) -> Dataset:
+    if ref.preset is not None:
+        return presets.new_dataset(ref.preset, format=ref.format, at="/dataset")
+    return inputs.new_dataset(ref.upload_id or "", format=ref.format, at="/dataset")
 
 
 def make(session: Session, spec: DistillSpec, *, brought: Brought) -> Plan:
@@ -79,14 +105,15 @@ def make(session: Session, spec: DistillSpec, *, brought: Brought) -> Plan:
     """
     errors = list(brought.errors)
     teacher = brought.teacher or _known(session, Teacher, spec.teacher.id, errors)
-    dataset = brought.dataset or _known(session, Dataset, spec.dataset.id, errors)
+    dataset = _prepared_before(session, brought.dataset) or brought.dataset
+    dataset = dataset or _known(session, Dataset, spec.dataset.id, errors)
     try:
         architectures.check(spec.student.architecture, options=spec.student.options, param="/student/architecture")
     except InputError as error:
         errors.append(error)
     if errors or teacher is None or dataset is None:
         raise Invalid(errors)
-    new_rows = [row for row in (brought.teacher, brought.dataset) if row is not None]
+    new_rows = [row for row in (teacher, dataset) if row in (brought.teacher, brought.dataset)]
     return fit(spec, teacher=teacher, dataset=dataset, new_rows=new_rows)
 
 
@@ -94,8 +121,9 @@ def fit(spec: DistillSpec, *, teacher: Teacher, dataset: Dataset, new_rows: Sequ
     """Hold a request against its inputs, as far as they are ready.
 
     Raises:
-        Invalid: teacher and data do not belong together.
+        Invalid: teacher and data do not belong together, or the method fits neither.
     """
+    _check_method(spec, teacher, dataset)
     facts: dict[str, Any] = {"teacher": _network_facts(teacher.architecture, teacher.options, teacher, dataset)}
     facts["student"] = _network_facts(
         spec.student.architecture, spec.student.options.model_dump(mode="json"), teacher, dataset
@@ -105,18 +133,78 @@ def fit(spec: DistillSpec, *, teacher: Teacher, dataset: Dataset, new_rows: Sequ
     resolved = None
     if dataset.status == InputStatus.READY:
         _check_pair(teacher, dataset)
-        num_images = dataset.report["splits"]["train"]["images"]
-        resolved = plan.resolve(spec, num_images=num_images).model_copy(
+        data = _DataFacts.of(dataset)
+        counts = {"num_images": data.num_images, "num_labelled": data.num_labelled}
+        resolved = plan.resolve(spec, **counts, image_size=data.image_size).model_copy(
             update={"teacher": TeacherRef(id=teacher.id), "dataset": DatasetRef(id=dataset.id, format=_format(dataset))}
         )
-        facts["dataset"] |= {
-            "train": num_images,
-            "test": dataset.report["splits"]["test"]["images"],
-            "classes": len(dataset.report["classes"]),
-            "image": dataset.report["image"],
-        }
-        facts["total_steps"] = plan.total_steps(resolved, num_images=num_images)
+        facts["dataset"] |= data.facts
+        facts["recipe_base"] = plan.base_of(spec, num_images=data.num_images, image_size=data.image_size).name
+        facts["published"] = published(resolved, teacher=teacher.architecture, num_classes=teacher.num_classes)
+        facts["total_steps"] = plan.total_steps(resolved, **counts)
     return Plan(teacher=teacher, dataset=dataset, new_rows=new_rows, resolved=resolved, facts=facts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DataFacts:
+    """What a ready data set's report says of its sizes."""
+
+    num_labelled: int
+    num_unlabeled: int
+    num_test: int
+    num_classes: int
+    image: dict[str, int]
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> _DataFacts:
+        splits = dataset.report["splits"]
+        return cls(
+            num_labelled=splits["train"]["images"],
+            num_unlabeled=splits.get("train_unlabeled", {}).get("images", 0),
+            num_test=splits["test"]["images"],
+            num_classes=len(dataset.report["classes"]),
+            image=dataset.report["image"],
+        )
+
+    @property
+    def num_images(self) -> int:
+        """All that are trained on."""
+        return self.num_labelled + self.num_unlabeled
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return self.image["height"], self.image["width"]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For the job's own facts."""
+        return {
+            "train": self.num_images,
+            "train_unlabeled": self.num_unlabeled,
+            "test": self.num_test,
+            "classes": self.num_classes,
+            "image": self.image,
+        }
+
+
+def _check_method(spec: DistillSpec, teacher: Teacher, dataset: Dataset) -> None:
+    is_ready = dataset.status == InputStatus.READY
+    student = _side(spec.student.architecture, spec.student.options)
+    master = _side(teacher.architecture, NetworkOptions.model_validate(teacher.options))
+    is_labelled = not is_ready or _DataFacts.of(dataset).num_labelled > 0
+    errors = compatibility.check_method(spec.method, student=student, teacher=master, is_labelled=is_labelled)
+    if errors:
+        raise Invalid(errors)
+
+
+def _side(name: str, options: NetworkOptions) -> Side:
+    blueprint = architectures.blueprint(name, options=options)
+    return Side(name=name, num_stages=len(blueprint.widths), pools=True)
+
+
+def _prepared_before(session: Session, row: Dataset | None) -> Dataset | None:
+    """What an earlier request made of the same preset, so that its images are packed once."""
+    return presets.same(session, row) if row is not None and presets.name_of(row) is not None else None
 
 
 def _known(session: Session, kind: type[Kind], input_id: str | None, errors: list[DistillError]) -> Kind | None:
@@ -140,7 +228,7 @@ def _format(dataset: Dataset) -> DatasetFormat:
 
 def _check_pair(teacher: Teacher, dataset: Dataset) -> None:
     classes = len(dataset.report["classes"])
-    if teacher.num_classes != classes:
+    if classes and teacher.num_classes != classes:  # without labels there are no classes to compare
         raise Invalid(
             [
                 InputError(

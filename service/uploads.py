@@ -116,8 +116,8 @@ def source_key(upload: Upload) -> str:
     return f"uploads/{upload.id}{Path(upload.filename).suffix.lower()[:16]}"
 
 
-def completed(upload_id: str, *, purpose: Purpose) -> Upload:
-    """A completed upload for a purpose.
+def completed(upload_id: str, *, purpose: Purpose, at: str = "") -> Upload:
+    """A completed upload for a purpose; ``at`` is the JSON pointer of what names it in the request.
 
     Raises:
         Invalid: it is incomplete or was announced for something else.
@@ -125,13 +125,17 @@ def completed(upload_id: str, *, purpose: Purpose) -> Upload:
     try:
         upload = get(upload_id)
     except (NotFound, Gone) as error:
-        raise Invalid([InputError("not_found", error.detail, param="/upload_id")]) from error
+        raise Invalid([InputError("not_found", error.detail, param=f"{at}/upload_id")]) from error
     if upload.status != "completed":
         message = f"Upload {upload_id!r} is not complete."
-        raise Invalid([InputError("upload_corrupt", message, hint="POST its /complete first.", param="/upload_id")])
+        raise Invalid(
+            [InputError("upload_corrupt", message, hint="POST its /complete first.", param=f"{at}/upload_id")]
+        )
     if upload.purpose != purpose:
         message = f"Upload {upload_id!r} was announced as a {upload.purpose}."
-        raise Invalid([InputError("unsupported_format", message, hint=f"Announce a {purpose}.", param="/upload_id")])
+        raise Invalid(
+            [InputError("unsupported_format", message, hint=f"Announce a {purpose}.", param=f"{at}/upload_id")]
+        )
     return upload
 
 

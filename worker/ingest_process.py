@@ -51,9 +51,14 @@ def _check_teacher(order: dict[str, Any]) -> dict[str, Any]:
 
 def _pack_dataset(order: dict[str, Any]) -> dict[str, Any]:
     from distill.data.packed import pack
-    from distill.data.readers import read
+    from distill.data.readers import read, read_preset
 
-    return pack(read(Path(order["source"]), format=order["format"]), Path(order["target"]))
+    source = Path(order["source"])
+    if "preset" in order:
+        raw = read_preset(source, name=order["preset"], sha256=order["sha256"])
+    else:
+        raw = read(source, format=order["format"])
+    return pack(raw, Path(order["target"]))
 
 
 if __name__ == "__main__":

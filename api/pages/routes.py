@@ -9,9 +9,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.templating import Jinja2Templates
 
-from api.deps import JobId
-from api.pages import reference, views, wording
-from service import job_views
+from api.deps import JobId, SweepId
+from api.pages import reference, sweeps, views, wording
+from service import job_views, sweep_views
 
 router = APIRouter()
 _templates = Jinja2Templates(directory=Path(__file__).resolve().parent / "templates")
@@ -45,6 +45,19 @@ def job_page(request: Request, job_id: JobId) -> Response:
 def job_state(job_id: JobId) -> Response:
     """What changes on a job's page, for its script."""
     return JSONResponse(views.job_state(job_views.get(job_id)), headers={"Cache-Control": "no-store"})
+
+
+@router.get("/sweeps/{sweep_id}")
+def sweep_page(request: Request, sweep_id: SweepId) -> Response:
+    """One sweep: how far it is, the comparison, its jobs."""
+    return _page(request, "sweep.html", sweeps.sweep_page(sweep_views.get(sweep_id)))
+
+
+@router.get("/sweeps/{sweep_id}/state.json")
+def sweep_state(sweep_id: SweepId) -> Response:
+    """What changes on a sweep's page, for its script."""
+    state = sweeps.sweep_state(sweep_views.get(sweep_id))
+    return JSONResponse(state, headers={"Cache-Control": "no-store"})
 
 
 @router.get("/docs")

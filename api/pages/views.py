@@ -6,11 +6,12 @@ import dataclasses
 from typing import Any
 
 from api.job_schemas import ArtifactSchema, progress_of
-from api.pages import chart, wording
+from api.pages import chart, sweeps, wording
 from distill.headlines import Headline
 from distill.method_names import student_title
+from distill.published import in_words
 from models import Job, JobStatus
-from service import job_views, results
+from service import job_views, results, sweep_views
 
 _LISTED = 50
 _LOG_LINES = 200
@@ -24,7 +25,14 @@ def job_list() -> dict[str, Any]:
 
 
 def _row(job: Job) -> dict[str, Any]:
-    return {**_state(job), "id": job.id, "title": title(job), "pair": pair(job), "when": wording.ago(job.created_at)}
+    return {
+        **_state(job),
+        "id": job.id,
+        "title": title(job),
+        "pair": pair(job),
+        "when": wording.ago(job.created_at),
+        "sweep": f"/sweeps/{job.sweep_id}" if job.sweep_id else "",
+    }
 
 
 def job_state(job: Job) -> dict[str, Any]:
@@ -75,6 +83,7 @@ def job_page(job: Job) -> dict[str, Any]:
     headline = wording.headline_of_job(job)
     return {
         "job": job,
+        "sweep_title": sweeps.title(sweep_views.get(job.sweep_id)) if job.sweep_id else "",
         "title": title(job),
         "pair": pair(job),
         "state": job_state(job),
@@ -86,6 +95,7 @@ def job_page(job: Job) -> dict[str, Any]:
         "attempts": job_views.attempts(job.id),
         "settings": settings_of(job),
         "log": [(row.at, row.data["level"], row.data["message"]) for row in log],
+        "published": in_words((job.report or {}).get("published")),
     }
 
 
@@ -104,17 +114,18 @@ def columns(job: Job) -> list[tuple[str, dict[str, Any]]]:
     """The networks of the report, from the teacher on."""
     report = job.report or {}
     named = [
-        ("Teacher", report.get("teacher")),
-        ("Student, labels alone", report.get("baseline")),
-        (student_title(report.get("method")), report.get("student")),
+        ("Teacher", "teacher", "teacher_top1"),
+        ("Student, labels alone", "baseline", "baseline_top1"),
+        (student_title(report.get("method")), "student", "top1"),
     ]
-    return [(name, figures) for name, figures in named if figures]
+    published = report.get("published") or {}
+    return [(name, {**report[side], "published": published.get(key)}) for name, side, key in named if report.get(side)]
 
 
 def settings_of(job: Job) -> list[tuple[str, str]]:
     """The resolved request, flat: dotted names and values."""
     config = job.config_resolved or job.spec
-    parts = {name: config.get(name) for name in ("student", "method", "training", "outputs")}
+    parts = {name: config.get(name) for name in ("recipe", "student", "method", "training", "outputs")}
     return [(name, str(value)) for name, value in _flat(parts) if value is not None]
 
 

@@ -167,6 +167,7 @@ def decimals(value: float | None) -> str:
 
 ROWS: list[tuple[str, str, Any]] = [
     ("Accuracy", "top1", percent),
+    ("Accuracy as published", "published", percent),
     ("Top 5", "top5", percent),
     ("Calibration error", "ece", percent),
     ("Mean error of points", "nme", percent),

@@ -51,6 +51,7 @@ def list_jobs(
     before: Before = None,
     status: JobStatus | None = None,
     name: Annotated[str | None, Query(max_length=200)] = None,
+    sweep: Annotated[str | None, Query(max_length=64, description="Only jobs of this sweep.")] = None,
     created_after: AwareDatetime | None = None,
     created_before: AwareDatetime | None = None,
 ) -> Listing[JobSummary]:
@@ -58,6 +59,7 @@ def list_jobs(
     where = job_views.JobFilter(
         status=status,
         name=name,
+        sweep=sweep,
         metadata=_metadata(request),
         created_after=created_after,
         created_before=created_before,

@@ -1,4 +1,4 @@
-"""A zip of class folders as a data set: every image decoded once, to one size."""
+"""A zip of images in folders as a data set: every image decoded once, to one size."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from distill.data.archive import Archive, shown
+from distill.data.archive import shown
 from distill.data.folder_layout import folder_layout
 from distill.data.raw import Images, RawDataset, Split, assemble
+from distill.data.source import Source
 from distill.errors import InputError
 
 MAX_PIXELS = 50_000_000
@@ -44,13 +45,13 @@ class _Target:
 class _Reader:
     """Reads images one by one and keeps the list of those that cannot be read."""
 
-    archive: Archive
+    source: Source
     broken: dict[str, str] = field(default_factory=dict)
 
     def attempt(self, member: str, act: Callable[[Image.Image], T]) -> T | None:
         """What ``act`` makes of the image, opened but not decoded; None, and a line in the list, if it fails."""
         try:
-            with Image.open(io.BytesIO(self.archive.read(member)), formats=_FORMATS) as image:
+            with Image.open(io.BytesIO(self.source.read(member)), formats=_FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ValueError(f"{image.width * image.height:,} pixels; the limit is {MAX_PIXELS:,}")
                 return act(image)
@@ -63,7 +64,7 @@ class _Reader:
         return None
 
 
-def read_imagefolder(archive: Archive, *, seed: int, image_size: int | None = None) -> RawDataset:
+def read_imagefolder(source: Source, *, seed: int, image_size: int | None = None) -> RawDataset:
     """Decode every image; those that cannot be read are left out and listed.
 
     Images of one size up to 256 pixels a side stay as they are. Others are scaled by their shorter side to
@@ -74,12 +75,13 @@ def read_imagefolder(archive: Archive, *, seed: int, image_size: int | None = No
         InputError: as :func:`distill.data.folder_layout.folder_layout`, and ``dataset_unreadable`` when more than 5 %
             cannot be read, ``unsafe_file`` when the whole takes too much memory.
     """
-    layout = folder_layout(archive)
-    reader = _Reader(archive)
+    layout = folder_layout(source)
+    reader = _Reader(source)
     with _quiet_pillow():
-        members = layout.train + (layout.test or [])
+        members = layout.train + layout.unlabeled + (layout.test or [])
         target = _choose_target(reader, members, image_size)
         train = _decode_all(reader, layout.train, target)
+        unlabeled = _decode_all(reader, layout.unlabeled, target)
         test = _decode_all(reader, layout.test, target) if layout.test else None
         _check_broken(reader, len(members))
     notes = []
@@ -89,9 +91,10 @@ def read_imagefolder(archive: Archive, *, seed: int, image_size: int | None = No
         notes.append(f"Nothing was made of {layout.unused:,} images of a validation split beside the test split.")
     broken = [{"path": shown(member), "reason": reason} for member, reason in reader.broken.items()]
     return assemble(
-        train,
+        train if layout.classes else None,
         test=test,
         classes=layout.classes,
+        unlabeled=unlabeled.images,
         seed=seed,
         skipped=broken + layout.skipped,
         ignored=layout.ignored,

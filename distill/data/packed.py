@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from distill import tensorfile
+from distill.data import UNLABELED
 from distill.data.raw import Images, Labels, RawDataset
 from distill.errors import InputError
 
@@ -27,11 +28,15 @@ def pack(raw: RawDataset, path: Path) -> dict[str, Any]:
     """Write the packed form; the file appears whole or not at all, and equal data give equal bytes.
 
     Returns:
-        The report: ``classes``, ``splits`` (of train and test: ``images``, ``per_class`` by name), ``image``
-        (``channels``, ``height``, ``width``), ``mean`` and ``std`` (per channel of train in 0..1), ``skipped`` (the
-        first 100), ``skipped_count``, ``ignored``, ``notes``, ``bytes`` and ``sha256`` of the file.
+        The report: ``classes``, ``splits`` (of train and test: ``images``, ``per_class`` by name; train counts what
+        has a label, and ``train_unlabeled`` has the ``images`` without one where there are any), ``image``
+        (``channels``, ``height``, ``width``), ``mean`` and ``std`` (per channel in 0..1, of all train images or as
+        ``raw`` gives them), ``skipped`` (the first 100), ``skipped_count``, ``ignored``, ``notes``, ``bytes`` and
+        ``sha256`` of the file.
     """
-    mean, std = statistics(raw.train_images)
+    mean, std = raw.mean, raw.std
+    if mean is None or std is None:
+        mean, std = statistics(raw.train_images)
     metadata = {
         "format_version": FORMAT_VERSION,
         "classes": json.dumps(raw.classes),
@@ -49,10 +54,7 @@ def pack(raw: RawDataset, path: Path) -> dict[str, Any]:
     _, channels, height, width = raw.train_images.shape
     return {
         "classes": raw.classes,
-        "splits": {
-            "train": _counts(raw.train_labels, raw.classes),
-            "test": _counts(raw.test_labels, raw.classes),
-        },
+        "splits": _splits(raw),
         "image": {"channels": channels, "height": height, "width": width},
         "mean": mean,
         "std": std,
@@ -86,7 +88,10 @@ def statistics(images_NCHW: Images) -> tuple[list[float], list[float]]:
 
 @dataclass(frozen=True, kw_only=True)
 class PackedDataset:
-    """Images uint8 (N, C, H, W) and labels int64 (N,) mapped from the file, statistics float32 (C,)."""
+    """Images uint8 (N, C, H, W) and labels int64 (N,) mapped from the file, statistics float32 (C,).
+
+    The label -1 says that a train image has none. Without any label ``classes`` is empty, and all labels are -1.
+    """
 
     train_images: Tensor
     train_labels: Tensor
@@ -141,8 +146,10 @@ class PackedDataset:
                 raise ValueError(f"images are {images.dtype} {tuple(images.shape)}")
             if labels.dtype != torch.int64 or tuple(labels.shape) != (len(images),) or len(images) == 0:
                 raise ValueError(f"labels are {labels.dtype} {tuple(labels.shape)} for {len(images)} images")
-            if labels.min() < 0 or labels.max() >= self.num_classes:
-                raise ValueError(f"labels are not all in 0..{self.num_classes - 1}")
+            if labels.min() < UNLABELED or labels.max() >= self.num_classes:
+                raise ValueError(f"labels are not all in 0..{self.num_classes - 1}, or {UNLABELED} for none")
+        if self.classes and self.test_labels.min() < 0:
+            raise ValueError("there are test images without a label")
         for values in (self.mean_C, self.std_C):
             if tuple(values.shape) != (self.in_channels,) or not values.isfinite().all():
                 raise ValueError("mean and std are not one finite number per channel")
@@ -163,8 +170,16 @@ def _parse(metadata: dict[str, str]) -> dict[str, Any]:
     }
 
 
+def _splits(raw: RawDataset) -> dict[str, Any]:
+    labeled = raw.train_labels[raw.train_labels != UNLABELED]
+    splits = {"train": _counts(labeled, raw.classes), "test": _counts(raw.test_labels, raw.classes)}
+    if len(labeled) < len(raw.train_labels):
+        splits["train_unlabeled"] = {"images": len(raw.train_labels) - len(labeled)}
+    return splits
+
+
 def _counts(labels: Labels, classes: list[str]) -> dict[str, Any]:
-    per_class = np.bincount(labels, minlength=len(classes)).tolist()
+    per_class = np.bincount(labels, minlength=len(classes)).tolist() if classes else []
     return {"images": len(labels), "per_class": dict(zip(classes, per_class, strict=True))}
 
 

@@ -74,8 +74,11 @@ class SRRL(nn.Module):
     frozen teacher (the paper's ablation), and the teacher's own logits are the target.
 
     Args:
-        settings: with ``activation`` decided.
+        settings: an ``activation`` left to ``auto`` is decided for each stage by itself.
         pair: teacher and student.
+
+    Raises:
+        InputError: ``invalid_value`` when a network has no such stage.
     """
 
     trains_logits = False
@@ -95,8 +98,10 @@ class SRRL(nn.Module):
         relu = activation == "relu" or (activation == "auto" and _feature(name) in pair.nonnegative)
         if name == LAST and LAST not in pair.student.maps:
             return VectorConnector(pair.student.pooled, pair.teacher.pooled, relu=relu)
-        width = pair.teacher.pooled if name == LAST else pair.teacher.maps[name][0]
-        return Connector(pair.student.maps[name][0], width, relu=relu)
+        if name == LAST:
+            return Connector(pair.student.maps[LAST][0], pair.teacher.pooled, relu=relu)
+        student, teacher = pair.shapes(name, param="/method/srrl/stages")
+        return Connector(student[0], teacher[0], relu=relu)
 
     @property
     def teacher_needs(self) -> frozenset[str]:

@@ -20,7 +20,7 @@ from safetensors.numpy import save as save_tensors
 from api.app import create_app
 from distill import architectures, events
 from distill.data.packed import pack
-from distill.data.readers import read
+from distill.data.readers import read, read_preset
 from distill.spec import NetworkOptions
 from models import Teacher
 from service import inputs, jobs, results
@@ -106,7 +106,11 @@ def prepare(tmp_path: Path) -> Callable[[], None]:
                 inputs.ready(preparation, report={}, packed=None)
                 continue
             packed = tmp_path / f"{preparation.id}.safetensors"
-            raw = read(Path(preparation.request["source"]), format=preparation.request["format"])
+            request = preparation.request
+            if "preset" in request:
+                raw = read_preset(Path(request["source"]), name=request["preset"], sha256=request["sha256"])
+            else:
+                raw = read(Path(request["source"]), format=request["format"])
             inputs.ready(preparation, report=pack(raw, packed), packed=packed)
         jobs.settle_waiting()
 
@@ -137,6 +141,16 @@ def body(teacher_id: str, dataset_id: str, prepare: Callable[[], None]) -> dict[
         "student": {"architecture": "resnet8", "options": {"width": 0.5}},
         "training": {"epochs": 4, "batch_size": 4},
     }
+
+
+@pytest.fixture
+def sweep(body: dict[str, Any]) -> dict[str, Any]:
+    """Two methods over three seeds."""
+    axes = [
+        {"path": "/method", "values": [{"type": "srrl"}, {"type": "ce"}]},
+        {"path": "/training/seed", "values": [0, 1, 2]},
+    ]
+    return {"name": "compare", "base": body, "axes": axes, "metadata": {"team": "vision"}}
 
 
 @pytest.fixture
@@ -183,10 +197,16 @@ class Worker:
 
 
 @pytest.fixture
-def worker(job_id: str, tmp_path: Path) -> Worker:
+def hire(tmp_path: Path) -> Callable[[str], Worker]:
+    """A worker for a job."""
     folder = tmp_path / "worker"
     folder.mkdir()
-    return Worker(job_id, folder)
+    return lambda job_id: Worker(job_id, folder)
+
+
+@pytest.fixture
+def worker(job_id: str, hire: Callable[[str], Worker]) -> Worker:
+    return hire(job_id)
 
 
 @pytest.fixture

@@ -23,7 +23,9 @@ from service.settings import settings
 
 ROOT = Path(__file__).resolve().parents[2]
 ROUTES = {
-    "POST /distill", "GET /distill", "GET /distill/{job_id}", "POST /distill/{job_id}/cancel",
+    "POST /distill/sweep", "GET /distill/sweep", "GET /distill/sweep/{sweep_id}",
+    "POST /distill/sweep/{sweep_id}/cancel", "POST /distill", "GET /distill", "GET /distill/{job_id}",
+    "POST /distill/{job_id}/cancel",
     "GET /distill/{job_id}/events", "GET /distill/{job_id}/metrics", "GET /distill/{job_id}/logs",
     "GET /distill/{job_id}/artifacts", "GET /distill/{job_id}/artifacts/{name}",
     "HEAD /distill/{job_id}/artifacts/{name}",
@@ -31,8 +33,9 @@ ROUTES = {
     "POST /uploads", "GET /uploads/{upload_id}", "HEAD /uploads/{upload_id}", "PUT /uploads/{upload_id}/content",
     "POST /uploads/{upload_id}/complete", "POST /teachers", "GET /teachers", "GET /teachers/{teacher_id}",
     "DELETE /teachers/{teacher_id}", "POST /datasets", "GET /datasets", "GET /datasets/{dataset_id}",
-    "DELETE /datasets/{dataset_id}", "GET /methods", "GET /networks", "GET /schemas/distill.json", "GET /healthz",
-    "GET /readyz", "GET /version",
+    "DELETE /datasets/{dataset_id}", "GET /methods", "GET /networks", "GET /presets", "GET /recipes",
+    "GET /schemas/distill.json",
+    "GET /healthz", "GET /readyz", "GET /version",
 }  # fmt: skip
 
 
@@ -100,7 +103,8 @@ from api.app import create_app
 async def main():
     transport = httpx.ASGITransport(create_app())
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
-        for path in ("/openapi.json", "/networks", "/methods", "/schemas/distill.json", "/docs", "/healthz"):
+        catalog = ("/networks", "/methods", "/recipes", "/schemas/distill.json")
+        for path in ("/openapi.json", *catalog, "/docs", "/healthz"):
             answer = await client.get(path)
             print(answer.status_code, path, len(answer.content))
 asyncio.run(main())
@@ -118,7 +122,7 @@ def test_the_api_serves_its_schema_without_torch(tmp_path: Path) -> None:
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    assert [line.split()[0] for line in run.stdout.splitlines()] == ["200"] * 6
+    assert [line.split()[0] for line in run.stdout.splitlines()] == ["200"] * 7
 
 
 def test_the_version_is_the_packages(client: httpx.Client) -> None:

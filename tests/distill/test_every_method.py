@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from distill.preparation import TeacherFile
 
 TYPES: list[str] = [method.model_fields["type"].annotation.__args__[0] for method in METHODS]  # type: ignore[union-attr]
-SMALL: dict[str, dict[str, Any]] = {"crd": {"num_negatives": 64, "width": 16}, "cc": {"width": 16}}
+# The published weights are for runs of hundreds of epochs; these let a run of 32 steps see the labels, too.
+SMALL: dict[str, dict[str, Any]] = {
+    "crd": {"num_negatives": 64, "width": 16, "weight": 0.1},
+    "cc": {"width": 16},
+    "at": {"weight": 10},
+    "rkd": {"weight": 0.1},
+    "pkt": {"weight": 300},
+    "reviewkd": {"weight": 0.5},
+}
 STAGES = [
     {"stages": ["stage1"], "regression_weight": 0.1},
     {"stages": ["stage2"], "regression_weight": 0},

@@ -164,6 +164,65 @@ def test_one_cycle_is_pytorchs_without_its_momentum() -> None:
     assert ours == pytest.approx(rates)
 
 
+@pytest.mark.parametrize(
+    ("milestones", "gamma"), [([150, 180, 210], 0.1), ([30, 60, 90], 0.1), ([1], 0.5), ([2, 3], 0.2), ([], 0.1)]
+)
+def test_stepped_rates_are_pytorchs(milestones: list[int], gamma: float) -> None:
+    epochs, steps, peak = 240, 3, 0.05
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=peak)
+    reference = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=gamma)
+    rates = []
+    for _ in range(epochs):
+        for _ in range(steps):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+        reference.step()
+
+    places = [steps * epoch for epoch in milestones]
+    ours = [
+        learning_rate(s, total=epochs * steps, peak=peak, schedule="step", milestones=places, gamma=gamma)
+        for s in range(epochs * steps)
+    ]
+
+    assert ours == pytest.approx(rates, rel=1e-12)
+
+
+def test_a_run_takes_its_steps_as_it_is_told(tiny_teacher: TeacherFile, tiny_dataset: Path) -> None:
+    """Rates by epoch and the form of the momentum, read off the weights: plain PyTorch with the same gradients."""
+    told = {"schedule": "step", "milestones": [1, 2], "gamma": 0.5, "momentum": 0.6, "nesterov": False}
+    ready = prepared(tiny_teacher, tiny_dataset, batch_size=64, learning_rate=0.08, weight_decay=0.01, **told)
+    run = new_run(ready)
+    weight = run.network.get_submodule("fc").weight
+    ours, grads, rates = [weight.detach().clone()], [], []
+    for _ in range(3):
+        steps = run.train_epoch()
+        for event in steps:
+            if "lr" in getattr(event, "values", {}):
+                rates.append(event.values["lr"])  # type: ignore[union-attr]
+                grads.append(weight.grad.clone())  # type: ignore[union-attr]
+                ours.append(weight.detach().clone())
+
+    copy = nn.Parameter(ours[0].double())
+    reference = torch.optim.SGD([copy], lr=0.08, momentum=0.6, weight_decay=0.01)
+    assert rates == pytest.approx([0.08, 0.08, 0.04, 0.04, 0.02, 0.02])
+    for rate, grad, found in zip(rates, grads, ours[1:], strict=True):
+        reference.param_groups[0]["lr"] = rate
+        copy.grad = grad.double()
+        reference.step()
+        torch.testing.assert_close(found.double(), copy.detach(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("momentum", "nesterov", "used"), [(0.9, "auto", True), (0.9, False, False), (0, "auto", False)]
+)
+def test_nesterov_is_used_where_it_is_asked_for_and_can_be(
+    tiny_teacher: TeacherFile, tiny_dataset: Path, momentum: float, nesterov: object, used: bool
+) -> None:
+    run = new_run(prepared(tiny_teacher, tiny_dataset, momentum=momentum, nesterov=nesterov))
+    assert (run.optimizer.defaults["momentum"], run.optimizer.defaults["nesterov"]) == (momentum, used)
+
+
 def test_cosine_and_constant_rates() -> None:
     assert learning_rate(0, total=10, peak=0.4, schedule="cosine") == pytest.approx(0.4)
     assert learning_rate(5, total=10, peak=0.4, schedule="cosine") == pytest.approx(0.2)

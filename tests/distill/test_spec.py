@@ -41,7 +41,11 @@ FULL: dict[str, Any] = {
         "learning_rate": 0.05,
         "weight_decay": 0.0001,
         "optimizer": "sgd",
+        "momentum": 0.8,
+        "nesterov": False,
         "schedule": "cosine",
+        "milestones": [],
+        "gamma": 0.2,
         "augmentation": "crop_flip",
         "views": "fresh",
         "precision": "bf16",
@@ -106,7 +110,11 @@ def test_shortest_request_gets_the_published_defaults() -> None:
             "learning_rate": "auto",
             "weight_decay": "auto",
             "optimizer": "sgd",
+            "momentum": 0.9,
+            "nesterov": "auto",
             "schedule": "auto",
+            "milestones": "auto",
+            "gamma": 0.1,
             "augmentation": "auto",
             "views": "auto",
             "precision": "auto",
@@ -160,6 +168,12 @@ def test_numbers_must_be_finite(pointer: str, value: float) -> None:
         ("/training/learning_rate", 10.5),
         ("/training/weight_decay", -0.1),
         ("/training/optimizer", "adam"),
+        ("/training/momentum", 1),
+        ("/training/nesterov", "yes"),
+        ("/training/gamma", 0),
+        ("/training/milestones", [0]),
+        ("/training/milestones", "late"),
+        ("/recipe", 5),
         ("/training/views", 0),
         ("/training/seed", -1),
         ("/training/seed", 2**32),
@@ -179,6 +193,41 @@ def test_numbers_must_be_finite(pointer: str, value: float) -> None:
 )
 def test_values_outside_their_range_are_refused(pointer: str, value: object) -> None:
     assert errors(changed(pointer, value))
+
+
+@pytest.mark.parametrize(
+    ("training", "words"),
+    [
+        ({"milestones": [2, 2]}, "must rise"),
+        ({"milestones": [3, 1]}, "must rise"),
+        ({"milestones": [1, 4], "epochs": 4}, "the milestone 4 is not before the end, after 4 epochs"),
+        ({"milestones": [1], "epochs": 4, "schedule": "cosine"}, "schedule step, not to cosine"),
+    ],
+)
+def test_milestones_rise_within_a_stepped_run(training: dict[str, Any], words: str) -> None:
+    (error,) = errors({**SHORTEST, "training": training})
+    assert error["loc"] == ("training", "milestones")
+    assert words in error["msg"]
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"milestones": [1, 3], "epochs": 4},
+        {"milestones": [1, 300], "schedule": "step"},
+        {"milestones": [], "schedule": "one_cycle"},
+        {"nesterov": True, "momentum": 0.5},
+        {"nesterov": False, "momentum": 0},
+    ],
+)
+def test_schedules_and_momenta_that_can_be(training: dict[str, Any]) -> None:
+    spec = DistillSpec.model_validate({**SHORTEST, "training": training})
+    assert spec.training.model_dump(include=set(training)) == training
+
+
+def test_nesterov_needs_momentum() -> None:
+    (error,) = errors({**SHORTEST, "training": {"nesterov": True, "momentum": 0}})
+    assert error["loc"][:2] == ("training", "nesterov")
 
 
 def test_specs_cannot_be_changed() -> None:
@@ -209,10 +258,17 @@ def test_teacher_is_named_in_one_way(reference: dict[str, str], message: str) ->
     assert error["loc"] == ("teacher",)
 
 
-@pytest.mark.parametrize("reference", [{}, {"id": "ds_1", "upload_id": "upl_1"}, {"format": "npz"}])
+@pytest.mark.parametrize(
+    "reference",
+    [{}, {"id": "ds_1", "upload_id": "upl_1"}, {"format": "npz"}, {"preset": "mnist", "upload_id": "upl_1"}],
+)
 def test_data_set_is_named_in_one_way(reference: dict[str, str]) -> None:
     (error,) = errors({**SHORTEST, "dataset": reference})
-    assert "either id or upload_id" in error["msg"]
+    assert "exactly one of id, upload_id and preset" in error["msg"]
+
+
+def test_data_set_may_be_a_preset() -> None:
+    assert DistillSpec.model_validate({**SHORTEST, "dataset": {"preset": "cifar-100"}}).dataset.preset == "cifar-100"
 
 
 def test_type_chooses_the_method() -> None:
@@ -235,6 +291,26 @@ def test_type_chooses_the_method() -> None:
 def test_other_methods_are_refused_with_one_error(method: dict[str, Any], kind: str) -> None:
     (error,) = errors({**SHORTEST, "method": method})
     assert error["type"] == kind
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_taught"),
+    [
+        ({"stages": ["stage2", "last"]}, True),
+        ({"feature_stages": ["stage2"]}, True),
+        ({"stages": ["stage2"]}, False),
+        ({"feature_stages": ["stage2"], "regression_weight": 0.0}, False),
+        ({"regression_weight": 0.0, "feature_weight": 0.0}, False),
+    ],
+)
+def test_the_teachers_head_needs_a_loss_at_the_layer_before_it(settings: dict[str, Any], is_taught: bool) -> None:
+    SRRLMethod.model_validate({"type": "srrl", "srrl": settings})  # the student's own head does not
+    reused = {"type": "srrl", "srrl": {**settings, "head": "teacher"}}
+    if is_taught:
+        SRRLMethod.model_validate(reused)
+        return
+    with pytest.raises(ValidationError, match="the connector before it would learn nothing"):
+        SRRLMethod.model_validate(reused)
 
 
 def test_schemas_describe_every_method_of_the_union() -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,3 +97,16 @@ def scripted() -> Iterator[Service]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@pytest.fixture
+def limbeck(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command with a data folder of its own."""
+
+    def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        env = os.environ | {"LIMBECK_DATA_DIR": str(tmp_path / "data"), "COLUMNS": "200"} | environment
+        return subprocess.run(
+            [sys.executable, "-m", "limbeck", *words], capture_output=True, text=True, env=env, timeout=60
+        )
+
+    return run

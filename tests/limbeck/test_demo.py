@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -13,11 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import pytest
 
 from limbeck import Client
 from limbeck.instance import running_instance
+from tests.fixtures.processes import offspring
 
 if TYPE_CHECKING:
     from distill.preparation import TeacherFile
@@ -69,19 +68,6 @@ def demo(tmp_path: Path, tiny_npz: Path, tiny_teacher: TeacherFile) -> Iterator[
             for each in left:
                 each.kill()
         time.sleep(0.1)
-
-
-def offspring(folder: Path) -> list[psutil.Process]:
-    """Every process whose command line, folder or environment names the test's folder."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
-                continue
-            said = [*process.cmdline(), process.cwd(), process.environ().get("LIMBECK_DATA_DIR", "")]
-            if any(str(folder) in text for text in said):
-                found.append(process)
-    return found
 
 
 def test_twice_in_a_row(demo: Demo, tmp_path: Path) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,19 +12,6 @@ from typing import Any
 import pytest
 
 Limbeck = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def limbeck(tmp_path: Path) -> Limbeck:
-    """Run the command with a data folder of its own."""
-
-    def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        env = os.environ | {"LIMBECK_DATA_DIR": str(tmp_path / "data"), "COLUMNS": "200"} | environment
-        return subprocess.run(
-            [sys.executable, "-m", "limbeck", *words], capture_output=True, text=True, env=env, timeout=60
-        )
-
-    return run
 
 
 @pytest.fixture
@@ -39,7 +24,7 @@ def taken_port() -> Iterator[int]:
 
 def test_every_command_explains_itself(limbeck: Limbeck) -> None:
     overview = limbeck("--help").stdout
-    for command in ("serve", "work", "demo", "submit", "watch", "get", "migrate", "openapi"):
+    for command in ("serve", "work", "demo", "submit", "sweep", "watch", "get", "migrate", "openapi"):
         assert command in overview
         help_text = limbeck(command, "--help")
         assert help_text.returncode == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,41 +11,15 @@ import pytest
 from sqlalchemy import func, select, update
 
 from distill import events
-from distill.data.packed import pack
-from distill.data.readers import read
-from distill.preparation import TeacherFile
 from distill.spec import DistillSpec
 from models import Job, OutboxMessage, Teacher, db_now
 from service import database as database_module
-from service import inputs, job_views, jobs, results, uploads, workers
+from service import inputs, job_views, jobs, results, workers
 from service.errors import Conflict, Fenced, Invalid, NotFound
 from service.jobs import Claim
-from tests.fixtures.tiny import STUDENT
 
 pytestmark = pytest.mark.usefixtures("database")
 ERROR = {"code": "internal_error", "message": "it died", "hint": ""}
-
-
-@pytest.fixture
-def body(database: str, tiny_npz: Path, tiny_teacher: TeacherFile, tmp_path: Path) -> dict[str, Any]:
-    """A request on a teacher and a data set that are ready."""
-
-    def upload(path: Path, purpose: Any) -> str:
-        made = uploads.create(path.name, size=path.stat().st_size, purpose=purpose, sha256=None)
-        shutil.copy(path, uploads.path_of(made))
-        return uploads.complete(made.id).id
-
-    teacher = inputs.create_teacher(
-        upload(tiny_teacher.path, "teacher"), architecture="resnet8", options=tiny_teacher.options
-    )
-    data = inputs.create_dataset(upload(tiny_npz, "dataset"), format="auto")
-    while (preparation := inputs.claim_next("tester")) is not None:
-        if preparation.kind is Teacher:
-            inputs.ready(preparation, report={}, packed=None)
-        else:
-            packed = tmp_path / "packed.safetensors"
-            inputs.ready(preparation, report=pack(read(tiny_npz), packed), packed=packed)
-    return {"teacher": {"id": teacher.id}, "dataset": {"id": data.id}, "student": STUDENT, "training": {"epochs": 2}}
 
 
 @pytest.fixture
@@ -224,6 +197,21 @@ def test_what_is_queued_and_was_rung_for_long_ago_is_rung_for_again(submit: Call
 
     assert jobs.sweep() == 1
     assert count_messages() == 2
+
+
+def test_only_the_next_in_turn_are_rung_for_again(submit: Callable[..., str]) -> None:
+    ids = [submit() for _ in range(12)]
+    with database_module.begin() as session:
+        session.execute(update(Job).values(dispatched_at=db_now() - 31.0))
+
+    assert jobs.sweep() == 10
+    assert jobs.sweep() == 0
+    with database_module.read() as session:
+        rung = session.scalars(select(OutboxMessage.job_id).order_by(OutboxMessage.id)).all()
+    assert rung[12:] == ids[:10]
+    for job_id in ids[:3]:
+        claim(job_id)
+    assert jobs.sweep() == 2
 
 
 def test_metrics_keep_best_last_and_the_teachers(submit: Callable[..., str]) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from alembic import command
-from sqlalchemy import select
+from sqlalchemy import inspect, select, text
 
-from models import Upload, utcnow
+from models import Dataset, Job, JobEvent, Sweep, Teacher, Upload, utcnow
 from service import database as database_module
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -35,3 +37,31 @@ def test_times_keep_their_zone() -> None:
         session.add(Upload(id="up_2", filename="a", purpose="teacher", size=1, expires_at=now))
     with database_module.read() as session:
         assert session.get_one(Upload, "up_2").expires_at == now
+
+
+def test_jobs_and_their_events_outlast_the_way_down_to_before_sweeps_and_up_again() -> None:
+    made: dict[str, Any] = {"upload_id": "up", "filename": "a", "size": 1, "sha256": "", "source_key": "a"}
+    with database_module.begin() as session:
+        session.add(Teacher(id="tch", architecture="resnet8", num_classes=2, in_channels=1, **made))
+        session.add(Dataset(id="ds", format="npz", **made))
+        session.add(
+            Sweep(id="sw", base={"student": {}}, axes=[{"path": "/training/seed", "values": [0], "labels": ["0"]}])
+        )
+        session.flush()
+        session.add(Job(id="dj", spec={}, teacher_id="tch", dataset_id="ds", sweep_id="sw", point=[{"label": "0"}]))
+        session.flush()
+        session.add(JobEvent(job_id="dj", seq=1, type="status", fence=0, data={"status": "queued"}))
+
+    database_module.migrate("-1")
+    with database_module.engine().connect() as connection:
+        columns = {column["name"] for column in inspect(connection).get_columns("jobs")}
+        assert not {"sweep_id", "point"} & columns
+        assert "sweeps" not in inspect(connection).get_table_names()
+        assert connection.execute(text("SELECT count(*) FROM events")).scalar() == 1
+    database_module.migrate()
+
+    with database_module.read() as session:
+        job = session.get_one(Job, "dj")
+        assert (job.sweep_id, job.point) == (None, None)
+        assert [event.data for event in session.scalars(select(JobEvent))] == [{"status": "queued"}]
+        assert session.scalars(select(Sweep)).all() == []

@@ -30,6 +30,9 @@ function showList(section, state) {
       if (after) after.after(row); else body.prepend(row);
     }
     bind(row, job);
+    const sweep = row.querySelector("a.sweep");
+    sweep.hidden = !job.sweep;
+    if (job.sweep) sweep.href = job.sweep;
     after = row;
   }
   show(section, "jobs", state.jobs.length > 0);
