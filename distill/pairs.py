@@ -44,8 +44,9 @@ class Pair:
         resume: a name and a map (B, C, H, W) of the teacher's shape to the teacher's logits (B, K), with gradient;
             see :meth:`distill.taps.Tap.resume`.
         nonnegative: names of the teacher's features that were never negative on the probe images.
-        labels_N: of all training images, -1 where there is none; on the device.
+        labels_N: of all training images, -1 where there is none, or their points (N, L, 2); on the device.
         epochs: of the run.
+        output_scale: brings differences of outputs to about the size of those of logits.
     """
 
     student: Sizes
@@ -55,6 +56,7 @@ class Pair:
     nonnegative: frozenset[str]
     labels_N: Tensor
     epochs: int
+    output_scale: float = 1.0
 
     def matched_stages(self) -> list[tuple[str, str]]:
         """Stages of student and teacher that belong together, counted from the last one back.

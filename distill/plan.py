@@ -6,13 +6,19 @@ resolved by the trainer and reported by its :class:`distill.events.Resolved`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from distill import recipes
 from distill.method_specs import settings_of, warmup
 from distill.spec import DistillSpec, TrainingSpec
 
 _IMAGES_PER_RUN = 200_000
+_UNFLIPPED: dict[str, Literal["none", "crop"]] = {
+    "none": "none",
+    "flip": "none",
+    "crop_flip": "crop",
+    "resized_crop_flip": "crop",
+}
 
 
 def base_of(spec: DistillSpec, *, num_images: int, image_size: tuple[int, int] | None = None) -> recipes.Base:
@@ -34,6 +40,7 @@ def resolve(
     num_images: int,
     num_labelled: int | None = None,
     image_size: tuple[int, int] | None = None,
+    can_flip: bool = True,
 ) -> DistillSpec:
     """The spec with every ``auto`` replaced that request and data decide.
 
@@ -48,6 +55,7 @@ def resolve(
         num_images: images in the training split, those without a label included.
         num_labelled: how many have one; None: all.
         image_size: (height, width) in pixels, where known.
+        can_flip: whether mirrored images make sense: of points it must be known which change places.
     """
     training = spec.training
     base = base_of(spec, num_images=num_images, image_size=image_size)
@@ -62,7 +70,9 @@ def resolve(
         assert isinstance(batch_size, int)
         rate = base.peak_rate(spec.student.architecture, batch_size=batch_size)
     assert isinstance(epochs, int)
-    augmentation = base.augmentation if training.augmentation == "auto" else training.augmentation
+    augmentation = training.augmentation
+    if augmentation == "auto":
+        augmentation = base.augmentation if can_flip else _UNFLIPPED[base.augmentation]
     resolved = training.model_copy(
         update={
             "batch_size": batch_size,

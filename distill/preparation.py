@@ -23,9 +23,9 @@ from distill.objective import Objective
 from distill.pairs import Pair, Sizes, sizes_of
 from distill.registry import build_network, build_objective, load_weights
 from distill.runs import Material, draw_views
-from distill.spec import DistillSpec, NetworkOptions
+from distill.spec import DistillSpec, LandmarkSpec, NetworkOptions
 from distill.taps import Tap, anatomy_of, linear_head, prove, prove_resumable
-from distill.tasks import Classification, Task
+from distill.tasks import Classification, Landmarks, Task
 from distill.teachers import Teacher, feature_bank, freeze
 
 _BANK_BYTES = 2 * 2**30
@@ -63,6 +63,11 @@ class Prepared:
     extra: tuple[ExtraMethod, ...]
     """Methods that the data make necessary beside those that were asked for."""
 
+    @property
+    def task_name(self) -> str:
+        """``classification`` or ``landmarks``."""
+        return "landmarks" if isinstance(self.task, Landmarks) else "classification"
+
     def student(self, spec: DistillSpec) -> nn.Module:
         """A fresh student, with the random numbers of now."""
         return build_network(
@@ -84,6 +89,7 @@ class Prepared:
             nonnegative=self.nonnegative,
             labels_N=self.material.targets_N,
             epochs=self.material.epochs,
+            output_scale=self.task.output_scale,
         )
         return build_objective(method, pair=pair, label_loss=self.task.label_loss, label_part=self.task.label_part)
 
@@ -121,7 +127,7 @@ def prepare(
     probe = data.test_images[:_PROBE_IMAGES].to(place)
     prove_teacher(master, probe)
     found = _ask(master, data.test_images, place)
-    task = Classification(labels_N=data.test_labels, teacher=found)
+    task = _task(spec, data, found)
     said = task.check()
     yield events.Metric(step=0, epoch=0, values={f"teacher/val/{task.headline}": task.score(found)})
     yield events.Log(level="info", message=said)
@@ -142,6 +148,9 @@ def prepare(
         extra=(),
     )
     prepared = replace(prepared, extra=_necessary(spec, prepared))
+    for term in prepared.extra:
+        message = f"{term.type} is added: without labels the student's own classifier learns from the teacher's logits."
+        yield events.Log(level="info", message=message)
     resolved = prepared.resolve(spec)
     needs = prepared.objective(resolved.method, prepared.student(resolved)).teacher_needs
     _prove_stages(resolved, prepared, probe)
@@ -217,6 +226,22 @@ def prove_teacher(teacher: Teacher, images_BCHW: Tensor) -> None:
     prove(teacher.tap, teacher.classifier, images_BCHW=teacher.prepare(images_BCHW))
 
 
+def _task(spec: DistillSpec, data: PackedDataset, teacher: Answers) -> Task:
+    if data.markup is None:
+        return Classification(labels_N=data.test_labels, teacher=teacher)
+    assert data.train_points is not None
+    assert data.test_points is not None
+    asked = spec.landmarks or LandmarkSpec()
+    return Landmarks(
+        points_NLD=data.test_points,
+        image_size=data.image_size,
+        normaliser=data.markup.normaliser if asked.normaliser == "auto" else asked.normaliser,
+        loss=asked.loss,
+        mean_shape_LD=data.train_points.mean(dim=0),
+        teacher=teacher,
+    )
+
+
 def _prove_stages(spec: DistillSpec, prepared: Prepared, images_BCHW: Tensor) -> None:
     """L_SR from an earlier stage needs that nothing reaches around it.
 
@@ -269,13 +294,14 @@ def _material(spec: DistillSpec, data: PackedDataset, teacher: Teacher, device: 
         device=device,
         precision=teacher.precision,
         images_NCHW=images,
-        targets_N=data.train_labels.to(device),
+        targets_N=(data.train_labels if data.train_points is None else data.train_points).to(device),
         test_images_NCHW=data.test_images,
         augmentation=augmentation,
         views_NV=None if views is None else views.to(device),
         bank=None,
         teacher=teacher,
         prepare=normaliser(data.mean_C.to(device), data.std_C.to(device)),
+        flip_pairs=None if data.markup is None else data.markup.flip_pairs,
     )
 
 

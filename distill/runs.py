@@ -45,6 +45,7 @@ class Material:
         bank: the teacher's features of exactly these views; None asks the teacher at every step.
         teacher: None where no method asks it.
         prepare: uint8 images to what a student takes.
+        flip_pairs: of points, those that a mirror swaps; None for classes, and where it is not known.
         test_images_NCHW: evaluation images, uint8, where they were loaded.
     """
 
@@ -59,6 +60,7 @@ class Material:
     bank: FeatureBank | None
     teacher: Teacher | None
     prepare: Callable[[Tensor], Tensor]
+    flip_pairs: tuple[tuple[int, int], ...] | None = None
 
     @property
     def batch_size(self) -> int:
@@ -212,10 +214,9 @@ class Run:
 
     def _descend(self, plan: _EpochPlan, position: int) -> Tensor:
         """One optimizer step; the losses, detached, the total first."""
-        indices, images, teacher = plan.batch(position, needs=self.objective.teacher_needs)
+        indices, images, targets, teacher = plan.batch(position, needs=self.objective.teacher_needs)
         with self._autocast():
             seen = self.tap(self.material.prepare(images))
-            targets = self.material.targets_N[indices]
             losses = self.objective(Batch(seen, teacher, targets, indices, self.epoch + 1))
         self.optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
@@ -344,20 +345,22 @@ class _EpochPlan:
             self._slots = ((starts + epoch) % material.views_NV.shape[1]).to(device)
             self._views = material.views_NV.gather(1, self._slots[:, None]).squeeze(1)
 
-    def batch(self, position: int, *, needs: frozenset[str]) -> tuple[Tensor, Tensor, Features | None]:
-        """Indices (B,), augmented uint8 images (B, C, H, W), and what is needed of the teacher."""
+    def batch(self, position: int, *, needs: frozenset[str]) -> tuple[Tensor, Tensor, Tensor, Features | None]:
+        """Indices (B,), augmented uint8 images (B, C, H, W), their targets, and what is needed of the teacher."""
         material = self._material
         size = material.batch_size
         indices = self._order[position * size : (position + 1) * size]
-        images = material.augmentation.apply(
-            material.images_NCHW.index_select(0, indices), self._views.index_select(0, indices)
-        )
+        views = self._views.index_select(0, indices)
+        images = material.augmentation.apply(material.images_NCHW.index_select(0, indices), views)
+        targets = material.targets_N[indices]
+        if targets.is_floating_point():
+            targets = material.augmentation.apply_points(targets, views, flip_pairs=material.flip_pairs)
         if not needs:
-            return indices, images, None
+            return indices, images, targets, None
         if material.bank is None or self._slots is None:
             assert material.teacher is not None
-            return indices, images, material.teacher.features(images, maps=needs - {POOLED})
-        return indices, images, material.bank.features(indices, self._slots[indices])
+            return indices, images, targets, material.teacher.features(images, maps=needs - {POOLED})
+        return indices, images, targets, material.bank.features(indices, self._slots[indices])
 
 
 def _generator(seed: int, *, epoch: int) -> torch.Generator:

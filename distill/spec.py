@@ -12,7 +12,8 @@ from distill import recipes
 from distill.errors import InputError
 from distill.method_specs import Auto, MethodSpec, Spec, SRRLMethod
 
-DatasetFormat = Literal["auto", "npz", "idx", "cifar", "imagefolder"]
+PointIndex = Annotated[int, Field(ge=0, le=10_000)]
+DatasetFormat = Literal["auto", "npz", "idx", "cifar", "imagefolder", "wflw", "300w"]
 
 
 class NetworkOptions(Spec):
@@ -86,9 +87,9 @@ class TrainingSpec(Spec):
     """Epochs after which a stepped rate drops, rising; auto: at the same shares of the run as the nearest recipe's."""
     gamma: float = Field(default=0.1, gt=0, le=1)
     """What is left of a stepped rate at a milestone."""
-    augmentation: Literal["auto", "none", "flip", "crop_flip", "resized_crop_flip"] = "auto"
-    """crop_flip: zero-pad by an eighth of the side, crop back, flip; resized_crop_flip: crop a part of any size, scale
-    it to the full size, flip. The same for student and baseline."""
+    augmentation: Literal["auto", "none", "flip", "crop", "crop_flip", "resized_crop_flip"] = "auto"
+    """crop: zero-pad by an eighth of the side, crop back. resized_crop: a box of 8 to 100 % of the area, scaled to the
+    image's size. Each with flip, or crop alone; the same for student and baseline."""
     views: Annotated[int, Field(ge=1, le=1024)] | Literal["auto", "fresh"] = "auto"
     """How many augmented views of each image are used; the teacher sees each once. fresh: new ones each epoch."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -126,6 +127,17 @@ def _student_or_recipe(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [{"required": ["student"]}, {"required": ["recipe"]}]
 
 
+class LandmarkSpec(Spec):
+    """Of data sets with landmarks: by what loss their points are learnt, and by what length errors are divided."""
+
+    loss: Literal["l1", "l2", "smooth_l1", "wing"] = "l1"
+    """In pixels of the image that the student sees, times 8 / side, which makes it about as large as that of classes;
+    wing: Feng et al., CVPR 2018, with w 10 and epsilon 2 pixels."""
+    normaliser: Literal["auto", "box"] | tuple[PointIndex, PointIndex] = "auto"
+    """The length: between two points, or the root of the area of the box about all; auto: as the data set says, which
+    is the outer corners of the eyes for WFLW and 300W."""
+
+
 class DistillSpec(Spec):
     """The body of POST /distill."""
 
@@ -137,6 +149,8 @@ class DistillSpec(Spec):
     teacher: TeacherRef
     student: StudentSpec
     dataset: DatasetRef
+    landmarks: LandmarkSpec | None = None
+    """Only for data sets with landmarks; left out, its defaults hold."""
     method: MethodSpec = SRRLMethod(type="srrl")
     training: TrainingSpec = TrainingSpec()
     outputs: list[Literal["safetensors", "connector"]] = Field(default=["safetensors"], max_length=2)

@@ -242,6 +242,7 @@ class _Job:
             "in_channels": str(prepared.in_channels),
             "image_size": list(prepared.image_shape[1:]),
             "classes": prepared.classes,
+            "task": prepared.task_name,
             "mean": prepared.mean,
             "std": prepared.std,
             "head": _head_name(run),
@@ -264,6 +265,7 @@ class _Job:
         report: dict[str, Any] = {
             "head": _head_name(self.runs["student"]),
             "method": self._method_name(),
+            "task": prepared.task_name,
             "classes": prepared.classes,
             "images": {
                 "train": len(prepared.material.images_NCHW),

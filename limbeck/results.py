@@ -104,6 +104,7 @@ class Report(TypedDict, total=False):
     student: Figures
     baseline: Figures | None
     published: Published | None
+    task: str
     head: str
     method: str
 

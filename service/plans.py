@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -15,6 +15,7 @@ from distill.published import published
 from distill.spec import DatasetFormat, DatasetRef, DistillSpec, NetworkOptions, TeacherRef
 from models import Dataset, InputStatus, Teacher
 from service import inputs, presets
+from service.data_facts import DataFacts
 from service.errors import Invalid
 from service.inputs import Kind
 
@@ -132,67 +133,36 @@ def fit(spec: DistillSpec, *, teacher: Teacher, dataset: Dataset, new_rows: Sequ
     facts["teacher"] |= {"id": teacher.id, "sha256": teacher.sha256, "status": teacher.status}
     resolved = None
     if dataset.status == InputStatus.READY:
-        _check_pair(teacher, dataset)
-        data = _DataFacts.of(dataset)
-        counts = {"num_images": data.num_images, "num_labelled": data.num_labelled}
-        resolved = plan.resolve(spec, **counts, image_size=data.image_size).model_copy(
+        data = DataFacts.of(dataset)
+        _check_pair(spec, teacher, data)
+        resolved = plan.resolve(
+            spec,
+            num_images=data.num_images,
+            num_labelled=data.num_labelled,
+            image_size=data.image_size,
+            can_flip=data.can_flip,
+        ).model_copy(
             update={"teacher": TeacherRef(id=teacher.id), "dataset": DatasetRef(id=dataset.id, format=_format(dataset))}
         )
         facts["dataset"] |= data.facts
         facts["recipe_base"] = plan.base_of(spec, num_images=data.num_images, image_size=data.image_size).name
         facts["published"] = published(resolved, teacher=teacher.architecture, num_classes=teacher.num_classes)
+        counts = {"num_images": data.num_images, "num_labelled": data.num_labelled}
         facts["total_steps"] = plan.total_steps(resolved, **counts)
     return Plan(teacher=teacher, dataset=dataset, new_rows=new_rows, resolved=resolved, facts=facts)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _DataFacts:
-    """What a ready data set's report says of its sizes."""
-
-    num_labelled: int
-    num_unlabeled: int
-    num_test: int
-    num_classes: int
-    image: dict[str, int]
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> _DataFacts:
-        splits = dataset.report["splits"]
-        return cls(
-            num_labelled=splits["train"]["images"],
-            num_unlabeled=splits.get("train_unlabeled", {}).get("images", 0),
-            num_test=splits["test"]["images"],
-            num_classes=len(dataset.report["classes"]),
-            image=dataset.report["image"],
-        )
-
-    @property
-    def num_images(self) -> int:
-        """All that are trained on."""
-        return self.num_labelled + self.num_unlabeled
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        return self.image["height"], self.image["width"]
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """For the job's own facts."""
-        return {
-            "train": self.num_images,
-            "train_unlabeled": self.num_unlabeled,
-            "test": self.num_test,
-            "classes": self.num_classes,
-            "image": self.image,
-        }
-
-
 def _check_method(spec: DistillSpec, teacher: Teacher, dataset: Dataset) -> None:
-    is_ready = dataset.status == InputStatus.READY
     student = _side(spec.student.architecture, spec.student.options)
     master = _side(teacher.architecture, NetworkOptions.model_validate(teacher.options))
-    is_labelled = not is_ready or _DataFacts.of(dataset).num_labelled > 0
-    errors = compatibility.check_method(spec.method, student=student, teacher=master, is_labelled=is_labelled)
+    data = DataFacts.of(dataset) if dataset.status == InputStatus.READY else None
+    errors = compatibility.check_method(
+        spec.method,
+        student=student,
+        teacher=master,
+        task="classification" if data is None else data.task,
+        is_labelled=data is None or data.num_labelled > 0,
+    )
     if errors:
         raise Invalid(errors)
 
@@ -226,30 +196,62 @@ def _format(dataset: Dataset) -> DatasetFormat:
     return cast(DatasetFormat, dataset.format)
 
 
-def _check_pair(teacher: Teacher, dataset: Dataset) -> None:
-    classes = len(dataset.report["classes"])
-    if classes and teacher.num_classes != classes:  # without labels there are no classes to compare
-        raise Invalid(
-            [
-                InputError(
-                    "teacher_head_mismatch",
-                    f"The teacher has {teacher.num_classes} classes, the data set {classes}.",
-                    hint="Use a teacher that was trained on these classes, or the data of its classes.",
-                    param="/teacher/id",
-                )
-            ]
+def _check_pair(spec: DistillSpec, teacher: Teacher, data: DataFacts) -> None:
+    errors = [*_head_errors(teacher, data), *_landmark_errors(spec, data)]
+    if teacher.in_channels != data.image["channels"]:
+        errors.append(
+            InputError(
+                "state_dict_mismatch",
+                f"The teacher takes images of {teacher.in_channels} channels, the data set's have "
+                f"{data.image['channels']}.",
+                hint="Convert the images to the teacher's colour mode.",
+                param="/dataset/id",
+            )
         )
-    channels = dataset.report["image"]["channels"]
-    if teacher.in_channels != channels:
-        raise Invalid(
-            [
-                InputError(
-                    "state_dict_mismatch",
-                    f"The teacher takes images of {teacher.in_channels} channels, the data set's have {channels}.",
-                    hint="Convert the images to the teacher's colour mode.",
-                    param="/dataset/id",
-                )
-            ]
+    if errors:
+        raise Invalid(errors)
+
+
+def _head_errors(teacher: Teacher, data: DataFacts) -> Iterator[InputError]:
+    """Without labels and points there is nothing that the teacher's outputs could not fit."""
+    if data.task == "landmarks" and teacher.num_classes != 2 * data.num_points:
+        yield InputError(
+            "teacher_head_mismatch",
+            f"The teacher has {teacher.num_classes} outputs; {data.num_points} points need {2 * data.num_points}, "
+            "x and y of each in turn.",
+            hint="Use a teacher that was trained on these points, or the data of its points.",
+            param="/teacher/id",
+        )
+    elif data.num_classes and teacher.num_classes != data.num_classes:
+        yield InputError(
+            "teacher_head_mismatch",
+            f"The teacher has {teacher.num_classes} classes, the data set {data.num_classes}.",
+            hint="Use a teacher that was trained on these classes, or the data of its classes.",
+            param="/teacher/id",
+        )
+
+
+def _landmark_errors(spec: DistillSpec, data: DataFacts) -> Iterator[InputError]:
+    if spec.landmarks is not None and data.task != "landmarks":
+        yield InputError(
+            "invalid_value", "The data set has classes, not points.", hint="Leave it out.", param="/landmarks"
+        )
+    if data.task != "landmarks":
+        return
+    normaliser = spec.landmarks.normaliser if spec.landmarks is not None else "auto"
+    if not isinstance(normaliser, str) and not (max(normaliser) < data.num_points and len(set(normaliser)) == 2):
+        yield InputError(
+            "invalid_value",
+            f"{list(normaliser)} are not two of the {data.num_points} points, counted from 0.",
+            hint='Two different points, "box" or "auto".',
+            param="/landmarks/normaliser",
+        )
+    if "flip" in spec.training.augmentation and not data.can_flip:
+        yield InputError(
+            "invalid_value",
+            "It is not known which points change places in a mirrored image.",
+            hint='Give flip_pairs with the data set, or ask for "crop" or "none".',
+            param="/training/augmentation",
         )
 
 

@@ -53,12 +53,10 @@ def _pack_dataset(order: dict[str, Any]) -> dict[str, Any]:
     from distill.data.packed import pack
     from distill.data.readers import read, read_preset
 
-    source = Path(order["source"])
+    source, target = Path(order["source"]), Path(order["target"])
     if "preset" in order:
-        raw = read_preset(source, name=order["preset"], sha256=order["sha256"])
-    else:
-        raw = read(source, format=order["format"])
-    return pack(raw, Path(order["target"]))
+        return pack(read_preset(source, name=order["preset"], sha256=order["sha256"]), target)
+    return pack(read(source, format=order["format"]), target)
 
 
 if __name__ == "__main__":

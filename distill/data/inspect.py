@@ -12,11 +12,14 @@ from distill.data.archive import ACCEPTED, Archive, shown
 from distill.data.cifar_layout import SIDE, cifar_layout, is_cifar
 from distill.data.folder_layout import folder_layout, is_image, is_junk
 from distill.data.idx_layout import idx_layout, is_idx
+from distill.data.npz_landmarks_layout import has_landmarks, npz_landmarks_layout
 from distill.data.npz_layout import npz_layout
+from distill.data.pts_layout import is_pts, pts_layout
 from distill.data.source import Source
+from distill.data.wflw_layout import is_wflw, wflw_layout
 from distill.errors import InputError
 
-Format = Literal["npz", "idx", "cifar", "imagefolder"]
+Format = Literal["npz", "idx", "cifar", "imagefolder", "wflw", "300w"]
 
 # (offset, magic, what it is, how it becomes something we read)
 _OTHERS: list[tuple[int, bytes, str, str]] = [
@@ -52,7 +55,8 @@ class Inspection:
     ``summary`` always has ``splits`` (images by split; ``test`` is None when it will be held out of ``train``;
     ``train_unlabeled`` where there are images without a label), ``image`` (channels, height, width, or None where
     only decoding tells), ``classes`` (names, or None where only the labels tell), ``per_class`` (or None),
-    ``skipped``, ``ignored`` and ``unused`` (counts).
+    ``skipped``, ``ignored`` and ``unused`` (counts). With landmarks there are ``task`` (``landmarks``) and
+    ``num_points`` too, and no classes.
     """
 
     format: Format
@@ -118,6 +122,10 @@ def _detect(names: list[str]) -> Format | None:
         return "npz"
     if any(is_idx(name) for name in names):
         return "idx"
+    if any(is_wflw(name) for name in names):
+        return "wflw"
+    if any(is_pts(name) for name in names):
+        return "300w"
     if any(is_image(name) for name in names):
         return "imagefolder"
     if any(is_cifar(name) for name in names):
@@ -145,6 +153,8 @@ def _refuse_other(start: bytes) -> NoReturn:
 
 
 def _npz_summary(source: Source) -> dict[str, Any]:
+    if has_landmarks(source):
+        return npz_landmarks_layout(source).summary
     layout = npz_layout(source)
     count, test = layout.train[0].shape[0], layout.test and layout.test[0].shape[0]
     labeled = layout.train[1] is not None
@@ -209,4 +219,6 @@ _SUMMARIES: dict[Format, Callable[[Source], dict[str, Any]]] = {
     "idx": _idx_summary,
     "cifar": _cifar_summary,
     "imagefolder": _folder_summary,
+    "wflw": lambda source: wflw_layout(source).summary,
+    "300w": lambda source: pts_layout(source).summary,
 }

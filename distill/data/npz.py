@@ -27,7 +27,9 @@ def read_npz(source: Source, *, seed: int) -> RawDataset:
     train, test = _split(source, layout, layout.train), None
     if layout.test is not None:
         test = _split(source, layout, layout.test)
-    unlabeled = _images(source, layout, layout.unlabeled) if layout.unlabeled else None
+    unlabeled = None
+    if layout.unlabeled is not None:
+        unlabeled = read_images(source, layout.unlabeled, channels_last=layout.channels_last)
     if layout.train[1] is None:
         unlabeled = train.images
     unused = ", ".join(shown(key) for key in layout.unused[:10])
@@ -42,22 +44,32 @@ def read_npz(source: Source, *, seed: int) -> RawDataset:
 
 
 def _split(source: Source, layout: NpzLayout, pair: Pair) -> Split:
-    images = _images(source, layout, pair[0])
+    images = read_images(source, pair[0], channels_last=layout.channels_last)
     if pair[1] is None:
         return Split(images=images, labels=np.full(len(images), UNLABELED, dtype=np.int64))
-    return Split(images=images, labels=_labels(_array(source, pair[1]), pair[1]))
+    return Split(images=images, labels=_labels(read_array(source, pair[1]), pair[1]))
 
 
-def _images(source: Source, layout: NpzLayout, header: ArrayHeader) -> Images:
-    pixels = _bytes(_array(source, header), header)
+def read_images(source: Source, header: ArrayHeader, *, channels_last: bool) -> Images:
+    """An array of images as uint8 (N, C, H, W).
+
+    Raises:
+        InputError: ``upload_corrupt``, or ``dataset_unreadable`` for values out of range.
+    """
+    pixels = _bytes(read_array(source, header), header)
     if pixels.ndim == 3:
         pixels = pixels[:, None]
-    elif layout.channels_last:
+    elif channels_last:
         pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
     return np.ascontiguousarray(pixels)
 
 
-def _array(source: Source, header: ArrayHeader) -> NDArray[Any]:
+def read_array(source: Source, header: ArrayHeader) -> NDArray[Any]:
+    """One array.
+
+    Raises:
+        InputError: ``upload_corrupt``.
+    """
     with source.open(header.member) as stream:
         try:
             array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
@@ -69,7 +81,7 @@ def _array(source: Source, header: ArrayHeader) -> NDArray[Any]:
 
 
 def _names(source: Source, header: ArrayHeader) -> list[str]:
-    names = _array(source, header)
+    names = read_array(source, header)
     if header.item_bytes:
         codes = names.astype(names.dtype.newbyteorder("=")).view(np.uint32)
         # numpy stores any 32 bits; Python fails in its own ways on what is no character.

@@ -70,14 +70,7 @@ class NpzLayout:
 
     @property
     def image(self) -> dict[str, int]:
-        shape = self.train[0].shape
-        if len(shape) == 3:
-            channels, height, width = 1, shape[1], shape[2]
-        elif self.channels_last:
-            height, width, channels = shape[1:]
-        else:
-            channels, height, width = shape[1:]
-        return {"channels": channels, "height": height, "width": width}
+        return image_shape(self.train[0])
 
 
 def npz_layout(source: Source) -> NpzLayout:
@@ -87,14 +80,14 @@ def npz_layout(source: Source) -> NpzLayout:
         InputError: ``unsafe_file`` for arrays of objects, ``dataset_empty``, ``dataset_unreadable``,
             ``dataset_class_mismatch`` never (the values are not read here).
     """
-    arrays = _headers(source)
+    arrays = array_headers(source)
     train, test, unlabeled = _roles(arrays)
     for images, labels in filter(None, (train, test)):
-        _check_images(images)
+        check_images(images)
         if labels is not None:
             _check_labels(labels, len_of=images)
     if unlabeled is not None:
-        _check_images(unlabeled)
+        check_images(unlabeled)
     for other in filter(None, (test and test[0], unlabeled)):
         if other.shape[1:] != train[0].shape[1:]:
             _refuse(f"{_said(train[0])} and {_said(other)} hold images of different shapes")
@@ -107,7 +100,7 @@ def npz_layout(source: Source) -> NpzLayout:
         test=test,
         unlabeled=unlabeled,
         classes=classes,
-        channels_last=_channels_last(train[0]),
+        channels_last=channels_last(train[0]),
         unused=sorted(set(arrays) - used),
     )
 
@@ -130,7 +123,12 @@ def _roles(arrays: dict[str, ArrayHeader]) -> tuple[Pair, Pair | None, ArrayHead
     raise InputError("dataset_unreadable", f"the .npz has no x_train; it holds {names}", hint=_HINT)
 
 
-def _headers(source: Source) -> dict[str, ArrayHeader]:
+def array_headers(source: Source) -> dict[str, ArrayHeader]:
+    """Every array by its key.
+
+    Raises:
+        InputError: ``unsafe_file`` for arrays of objects, ``unsupported_format``, ``dataset_unreadable``.
+    """
     members = [name for name in source.files if name.endswith(".npy")]
     if len(members) > _MAX_ARRAYS:
         raise InputError("unsupported_format", f"the .npz holds {len(members)} arrays", hint=_HINT)
@@ -201,7 +199,12 @@ def _pair(arrays: dict[str, ArrayHeader], split: str, *, labeled: bool) -> Pair 
     return images[0], labels[0]
 
 
-def _check_images(array: ArrayHeader) -> None:
+def check_images(array: ArrayHeader) -> None:
+    """Whether type and shape are those of images.
+
+    Raises:
+        InputError: ``dataset_unreadable`` or ``dataset_empty``.
+    """
     if not (array.kind == "u" and array.item_bytes == 1) and array.kind != "f":
         _refuse(f"{_said(array)} should be uint8, or float in 0..1")
     if len(array.shape) not in (3, 4):
@@ -223,9 +226,22 @@ def _check_labels(array: ArrayHeader, *, len_of: ArrayHeader) -> None:
         _refuse(f"{array.shape[0]:,} labels in {array.key} for {len_of.shape[0]:,} images in {len_of.key}")
 
 
-def _channels_last(images: ArrayHeader) -> bool:
+def channels_last(images: ArrayHeader) -> bool:
+    """Whether images are (N, H, W, C)."""
     # Where both ends could be channels, as in (N, 1, 28, 1), the last is taken, as Keras writes it.
     return len(images.shape) == 4 and images.shape[3] in (1, 3)
+
+
+def image_shape(images: ArrayHeader) -> dict[str, int]:
+    """``channels``, ``height`` and ``width`` of each image."""
+    shape = images.shape
+    if len(shape) == 3:
+        channels, height, width = 1, shape[1], shape[2]
+    elif channels_last(images):
+        height, width, channels = shape[1:]
+    else:
+        channels, height, width = shape[1:]
+    return {"channels": channels, "height": height, "width": width}
 
 
 def _said(array: ArrayHeader) -> str:

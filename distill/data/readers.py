@@ -6,32 +6,45 @@ from pathlib import Path
 
 from distill.data import presets
 from distill.data.cifar import read_cifar
+from distill.data.faces import read_300w, read_wflw
 from distill.data.idx import read_idx
 from distill.data.imagefolder import read_imagefolder
-from distill.data.inspect import detect, open_archive
+from distill.data.inspect import Format, detect, open_archive
 from distill.data.npz import read_npz
+from distill.data.npz_landmarks import read_npz_landmarks
+from distill.data.npz_landmarks_layout import has_landmarks
 from distill.data.raw import RawDataset, normalised_as
+from distill.data.raw_landmarks import RawLandmarks
 from distill.data.source import Source
 from distill.errors import InputError
 
-__all__ = ["RawDataset", "read", "read_preset"]
+__all__ = ["RawDataset", "RawLandmarks", "read", "read_preset"]
 
 
-def read(path: Path, *, format: str = "auto", seed: int = 0, image_size: int | None = None) -> RawDataset:
-    """Read an .npz, or a zip of IDX files, of CIFAR's binary files, or of images in folders.
+def read(
+    path: Path, *, format: str = "auto", seed: int = 0, image_size: int | None = None
+) -> RawDataset | RawLandmarks:
+    """Read an .npz, or a zip of IDX files, of CIFAR's binary files, of images in folders, or of faces with landmarks.
 
     Args:
         path: the uploaded file; its name does not matter, and nothing is written beside it.
-        format: ``auto``, ``npz``, ``idx``, ``cifar`` or ``imagefolder``.
+        format: ``auto``, ``npz``, ``idx``, ``cifar``, ``imagefolder``, ``wflw`` or ``300w``.
         seed: of the held-out split, where the upload has none.
-        image_size: side in pixels that images in folders are brought to; None chooses.
+        image_size: side in pixels that images in folders, or faces, are brought to; None chooses.
 
     Raises:
         InputError: ``upload_corrupt``, ``unsafe_file``, ``unsupported_format``, ``dataset_empty``,
             ``dataset_unreadable`` or ``dataset_class_mismatch``.
     """
     with open_archive(path) as archive:
-        return _read(archive, format=format, seed=seed, image_size=image_size)
+        found = detect(archive, format)
+        if found == "npz" and has_landmarks(archive):
+            return read_npz_landmarks(archive, seed=seed)
+        if found == "wflw":
+            return read_wflw(archive, seed=seed, image_size=image_size)
+        if found == "300w":
+            return read_300w(archive, seed=seed, image_size=image_size)
+        return _read(archive, found, seed=seed, image_size=image_size)
 
 
 def read_preset(root: Path, *, name: str, sha256: str | None = None, seed: int = 0) -> RawDataset:
@@ -51,19 +64,18 @@ def read_preset(root: Path, *, name: str, sha256: str | None = None, seed: int =
     if sha256 not in (None, presets.digest(preset, tree)):
         message = f"The files of {name} are not those that were there when it was asked for."
         raise InputError("dataset_unreadable", message, hint="Ask for the preset again.")
-    raw = _read(tree, format="auto", seed=seed, classes=preset.classes)
+    raw = _read(tree, detect(tree), seed=seed, classes=preset.classes)
     return normalised_as(raw, preset.normalisation) if preset.normalisation else raw
 
 
 def _read(
     source: Source,
+    found: Format,
     *,
-    format: str,
     seed: int,
     image_size: int | None = None,
     classes: tuple[str, ...] | None = None,
 ) -> RawDataset:
-    found = detect(source, format)
     if found == "npz":
         return read_npz(source, seed=seed)
     if found == "idx":

@@ -146,8 +146,8 @@ class SRRL(nn.Module):
             if connected.shape[2:] != size:
                 connected = F.interpolate(connected, size=size, mode="bilinear", align_corners=False)
             logits_BK = self._pair.resume(name, connected)
-        kind, reduction = self.settings.regression_loss, self.settings.reduction
-        return softmax_regression(logits_BK, target_BK, kind=kind, reduction=reduction)
+        kind, reduction, scale = self.settings.regression_loss, self.settings.reduction, self._pair.output_scale
+        return softmax_regression(scale * logits_BK, scale * target_BK, kind=kind, reduction=reduction)
 
     def _classify(self, pooled_BC: Tensor) -> Tensor:
         # Outside autocast: the difference of two logits is small beside them, too small for bf16.

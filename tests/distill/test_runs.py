@@ -95,7 +95,7 @@ def test_the_kept_features_are_those_of_the_views_that_are_shown(
 ) -> None:
     ready = prepared(tiny_teacher, tiny_dataset, augmentation="crop_flip", views=views)
     assert (ready.material.bank is not None) == (views == 2)
-    _, images, features = _EpochPlan(ready.material, epoch=1).batch(1, needs=frozenset({"pooled"}))
+    _, images, _, features = _EpochPlan(ready.material, epoch=1).batch(1, needs=frozenset({"pooled"}))
 
     assert features is not None
     asked = ready.teacher.features(images)
@@ -107,7 +107,7 @@ def test_maps_that_a_method_reads_are_kept_too(tiny_teacher: TeacherFile, tiny_d
     method = {"type": "srrl", "srrl": {"stages": ["stage2", "last"]}}
     ready = prepared(tiny_teacher, tiny_dataset, method=method, augmentation="flip")
     needs = frozenset({"pooled", "stage2"})
-    _, images, features = _EpochPlan(ready.material, epoch=1).batch(1, needs=needs)
+    _, images, _, features = _EpochPlan(ready.material, epoch=1).batch(1, needs=needs)
 
     assert ready.material.bank is not None
     assert features is not None
