@@ -169,8 +169,8 @@ class Run:
         self.position = 0
         """Finished steps of the epoch under way."""
         self.rate_scale = 1.0
-        self.best = -1.0
-        """Best accuracy of an evaluation so far."""
+        self.best = -math.inf
+        """Goodness of the best evaluation so far: an error may well begin above 1."""
         self._sums = torch.zeros(1 + len(objective.parts), device=material.device)
         self._summed = 0
 

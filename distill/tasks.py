@@ -36,12 +36,7 @@ class Task(Protocol):
 
     @property
     def headline(self) -> str:
-        """Name of the one figure that a student is followed by, such as ``top1``."""
-        ...
-
-    @property
-    def falls(self) -> bool:
-        """Whether a lower headline is the better one."""
+        """Name of the one figure that a student is followed by, of :data:`distill.headlines.HEADLINES`."""
         ...
 
     def score(self, given: Answers) -> float:
@@ -82,7 +77,6 @@ class Classification:
     teacher: Answers
     label_part: ClassVar[str] = "ce"
     output_scale: ClassVar[float] = 1.0
-    falls: ClassVar[bool] = False
 
     @property
     def label_loss(self) -> Callable[[Tensor, Tensor], Tensor]:
@@ -151,7 +145,6 @@ class Landmarks:
     label_part: ClassVar[str] = "points"
     output_scale: ClassVar[float] = _UNITS
     headline: ClassVar[str] = "nme"
-    falls: ClassVar[bool] = True
 
     @property
     def label_loss(self) -> Callable[[Tensor, Tensor], Tensor]:

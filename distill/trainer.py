@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from distill import checkpoint, events, plan, students
+from distill.headlines import HEADLINES
 from distill.method_specs import CEMethod, MethodSpec
 from distill.methods.srrl import SRRL
 from distill.networks.binarisation import pack_bits
@@ -149,7 +150,7 @@ class _Job:
                 task = self.prepared.task
                 values = {f"{run.prefix}val/{task.headline}": score}
                 yield self._noted(events.Metric(step=run.step, epoch=run.epoch, values=values))
-                goodness = -score if task.falls else score
+                goodness = HEADLINES[task.headline].goodness(score)
                 if goodness >= run.best or run.epoch == epochs:
                     run.best = max(run.best, goodness)
                     yield self._publish(run)
