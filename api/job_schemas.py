@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
-from api.schemas import ErrorSchema, Schema
+from api.schemas import ErrorSchema, PublishedFigures, Schema
 from distill.spec import DistillSpec
 from models import Artifact, Attempt, Job, JobEvent, JobStatus
 from service.plans import Plan
@@ -214,7 +214,8 @@ class PlanSchema(Schema):
     config_resolved: DistillSpec | None
     """Null while an input is being checked."""
     facts: dict[str, Any]
-    """Of teacher, student and data set, and the number of optimizer steps."""
+    """Of teacher, student and data set; the number of optimizer steps; `recipe_base`, whose settings each "auto" took;
+    and what the recipe, if one was named, was published with."""
     waiting_for: str | None
 
     @classmethod
@@ -332,6 +333,15 @@ class FiguresSchema(Schema):
     per_class: list[float | None] | None = None
 
 
+class PublishedSchema(PublishedFigures):
+    """What the job's recipe was published with."""
+
+    recipe: str
+    title: str
+    departures: list[str]
+    """JSON pointers to what was otherwise in this job; with any, the figures are no target but a landmark."""
+
+
 class ReportSchema(Schema):
     """Teacher, student and, with `baseline`, the same student trained on labels alone, side by side."""
 
@@ -340,6 +350,8 @@ class ReportSchema(Schema):
     teacher: FiguresSchema
     student: FiguresSchema
     baseline: FiguresSchema | None = None
+    published: PublishedSchema | None = None
+    """Null without a recipe."""
     method: str | None = None
     head: str | None = None
     """What classifies in the student: its own layer, or the connector and the teacher's classifier."""

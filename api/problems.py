@@ -65,6 +65,7 @@ CODES = {
     "unsafe_file": "A file that could carry code or would unpack beyond the limits.",
     "unsupported_format": "A kind of file that is not read.",
     "architecture_unknown": "No network of this name; near names are given.",
+    "recipe_unknown": "No recipe of this id; near ids are given.",
     "state_dict_mismatch": "Names or shapes of the weights are not those of the architecture.",
     "teacher_head_unsupported": "The teacher does not end in one linear classifier.",
     "teacher_head_mismatch": "Teacher and data set have another number of classes.",

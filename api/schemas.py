@@ -5,10 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from distill.spec import NetworkOptions, Spec
+from distill.method_specs import Spec
+from distill.spec import DatasetFormat, NetworkOptions
 from models import Dataset, Teacher, Upload
+from service import presets
+from service.presets import PresetState
 from service.uploads import Purpose
 
 Item = TypeVar("Item", bound=BaseModel)
@@ -115,10 +118,18 @@ class TeacherRequest(Spec):
 
 
 class DatasetRequest(Spec):
-    """Registers uploaded images."""
+    """Registers uploaded images, or a public data set by its name."""
 
-    upload_id: str
-    format: Literal["auto", "npz", "idx", "imagefolder"] = "auto"
+    upload_id: str | None = None
+    preset: str | None = None
+    """A name from GET /presets."""
+    format: DatasetFormat = "auto"
+
+    @model_validator(mode="after")
+    def _one_way(self) -> DatasetRequest:
+        if (self.upload_id is None) == (self.preset is None):
+            raise ValueError("give either upload_id or preset")
+        return self
 
 
 class InputSchema(Schema):
@@ -127,7 +138,8 @@ class InputSchema(Schema):
     id: str
     status: str
     """processing, then ready or error."""
-    upload_id: str
+    upload_id: str | None
+    """None for a preset."""
     filename: str
     bytes: int
     sha256: str
@@ -159,14 +171,18 @@ class TeacherSchema(InputSchema):
 
 
 class DatasetSchema(InputSchema):
-    """Labelled images; the report holds classes, splits and statistics once it is ready."""
+    """Images; the report holds classes, splits and statistics once it is ready."""
 
     object: Literal["dataset"] = "dataset"
     format: str
+    preset: str | None
+    """The name of the public data set that it is."""
 
     @classmethod
     def of(cls, row: Dataset) -> DatasetSchema:
-        return cls(**_common(row), format=row.format)
+        preset = presets.name_of(row)
+        facts = _common(row) | ({"upload_id": None} if preset else {})
+        return cls(**facts, format=row.format, preset=preset)
 
 
 def _common(row: Teacher | Dataset) -> dict[str, Any]:
@@ -203,8 +219,28 @@ class MethodList(Schema):
     data: list[MethodSchema]
 
 
+class NetworkInput(Schema):
+    """The images that a network is made for."""
+
+    channels: int
+    height: int
+    width: int
+    fixed: bool
+    """Whether it takes no others; else any size and number of channels will do."""
+
+
+class NetworkPreprocessing(Schema):
+    """What is done to images before the network sees them."""
+
+    mean: list[float] | None
+    """Per channel, of images in [0, 1]; null for the data set's own."""
+    std: list[float] | None
+    interpolation: str
+    """Where images are resized at all."""
+
+
 class NetworkSchema(Schema):
-    """A network of the zoo, at 100 classes and images of 3 x 32 x 32."""
+    """A network of the zoo, at 100 classes and images as in `input`."""
 
     name: str
     family: str
@@ -214,7 +250,11 @@ class NetworkSchema(Schema):
     """Length of the penultimate vector."""
     parameters: int
     macs: int
-    """Multiply-adds of one image."""
+    """Multiply-adds of one image, of real numbers."""
+    binary_macs: int = 0
+    """Multiply-adds of signs; 64 of them are one operation of a processor's word."""
+    input: NetworkInput
+    preprocessing: NetworkPreprocessing
     roles: list[str]
 
 
@@ -224,6 +264,77 @@ class NetworkList(Schema):
     object: Literal["list"] = "list"
     data: list[NetworkSchema]
     options_schema: dict[str, Any]
+
+
+class PresetSchema(Schema):
+    """A public data set that a request may name."""
+
+    name: str
+    title: str
+    in_place: bool
+    """Whether the operator has put its files where they are looked for."""
+    needs: str
+    """Which files these are."""
+
+    @classmethod
+    def of(cls, state: PresetState) -> PresetSchema:
+        preset = state.preset
+        return cls(name=preset.name, title=preset.title, in_place=state.in_place, needs=preset.needs)
+
+
+class PresetList(Schema):
+    """All presets."""
+
+    object: Literal["list"] = "list"
+    data: list[PresetSchema]
+
+
+class RecipeData(Schema):
+    """The data that a recipe's figures are about."""
+
+    name: str
+    preset: str | None
+    """By which a request may name it."""
+    classes: int
+    train: int
+    """Training images."""
+    image_side: int
+
+
+class PublishedFigures(Schema):
+    """Accuracies as their source prints them, as shares of 1."""
+
+    top1: float
+    teacher_top1: float | None
+    baseline_top1: float | None
+    """The same student on labels alone."""
+    rivals: dict[str, float]
+    """Other methods on the same pair."""
+    source: str
+
+
+class RecipeSchema(Schema):
+    """A row of a published table, with the settings that lead to it."""
+
+    id: str
+    title: str
+    dataset: RecipeData
+    teacher: dict[str, Any]
+    student: dict[str, Any]
+    method: dict[str, Any]
+    """Its type, and settings that are not its defaults."""
+    training: dict[str, Any]
+    published: PublishedFigures
+    settings_source: str
+    notes: list[str]
+    """What was not published, or does not agree."""
+
+
+class RecipeList(Schema):
+    """Recipes, table by table."""
+
+    object: Literal["list"] = "list"
+    data: list[RecipeSchema]
 
 
 # ---------------------------------------------------------------- the service

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from pydantic import BaseModel
 
-from api.problems import Flaw
+from api.problems import CODES, Flaw
 
 _CODES = {"missing": "missing_field", "extra_forbidden": "unknown_field", "union_tag_not_found": "missing_field"}
 
@@ -41,7 +41,9 @@ def flaws_of(errors: Sequence[Mapping[str, Any]], *, model: type[BaseModel] | No
 def _flaw(error: Mapping[str, Any], model: type[BaseModel] | None) -> Flaw:
     kind, place = error["type"], error["loc"]
     detail = error["msg"].removeprefix("Value error, ")
-    flaw = Flaw(code=_CODES.get(kind, "invalid_value"), detail=detail)
+    flaw = Flaw(code=kind if kind in CODES else _CODES.get(kind, "invalid_value"), detail=detail)
+    if kind in CODES:  # one of ours, told by way of pydantic
+        flaw.hint, flaw.did_you_mean = error["ctx"]["hint"], error["ctx"]["did_you_mean"]
     if place[0] != "body":
         flaw.parameter = str(place[-1])
         return flaw

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from distill.anatomy import LAST
 from distill.preparation import normaliser
 from distill.registry import build_network
 from distill.spec import NetworkOptions
-from distill.taps import Tap
+from distill.taps import Tap, linear_head
 from distill.teachers import freeze
 
 RATE, DECAY, SEED = 0.01, 5e-4, 0
@@ -92,9 +93,9 @@ class PlainLoop:
     def __init__(self, task: Task, *, num_workers: int) -> None:
         self._device = task.device
         self.teacher = Tap(task.frozen_teacher().to(task.device))
-        self.student = Tap(task.network(task.student).to(task.device).train())
-        self._classifier = _classifier(self.teacher)
-        widths = [_classifier(tap).in_features for tap in (self.student, self.teacher)]
+        self.student = Tap(task.network(task.student).to(task.device).train(), maps=[LAST])
+        self._classifier = linear_head(self.teacher.network)
+        widths = [linear_head(tap.network).in_features for tap in (self.student, self.teacher)]
         self.connector = nn.Sequential(
             nn.Conv2d(widths[0], widths[1], 1, bias=False), nn.BatchNorm2d(widths[1]), nn.ReLU()
         ).to(task.device)
@@ -116,7 +117,7 @@ class PlainLoop:
         with torch.no_grad():
             teacher = self.teacher(images_BCHW)
         student = self.student(images_BCHW)
-        connected = self.connector(student.map_BCHW).mean(dim=(2, 3))
+        connected = self.connector(student.maps[LAST]).mean(dim=(2, 3))
         ce = F.cross_entropy(student.logits_BK, labels_B)
         fm = F.mse_loss(connected, teacher.pooled_BC)
         sr = F.mse_loss(self._classifier(connected), teacher.logits_BK)
@@ -135,9 +136,3 @@ class PlainLoop:
                 for name, value in losses.items():
                     self.sums[name] += value.item()
                 yield len(images)
-
-
-def _classifier(tap: Tap) -> nn.Linear:
-    classifier = tap.network.get_submodule("fc")
-    assert isinstance(classifier, nn.Linear)
-    return classifier

@@ -27,17 +27,21 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.plain_loop import DECAY, RATE, SEED, PlainLoop, Task
+from distill.batch import POOLED
 from distill.data.augment import Augmentation
 from distill.data.packed import statistics as channel_statistics
 from distill.data.readers import read
+from distill.losses import label_cross_entropy
+from distill.method_specs import SRRLMethod
+from distill.pairs import Pair, sizes_of
 from distill.preparation import choose_device, choose_precision, normaliser
-from distill.registry import build_method
+from distill.registry import build_objective
 from distill.runs import Material, Run, draw_views
-from distill.spec import NetworkOptions, SRRLMethod, SRRLSettings, TrainingSpec
-from distill.taps import Tap
+from distill.spec import NetworkOptions, TrainingSpec
+from distill.taps import Tap, linear_head
 from distill.teachers import Teacher, feature_bank
 
 SHIPPED = Path(__file__).resolve().parent.parent / "examples" / "fashion-mnist" / "fashion-mnist-5k.npz"
@@ -61,20 +65,18 @@ def material(task: Task) -> Material:
     prepare = normaliser(torch.tensor(task.mean, device=device), torch.tensor(task.std, device=device))
     network = task.frozen_teacher()
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    classifier = network.get_submodule("fc")
-    assert isinstance(classifier, nn.Linear)
     images = torch.from_numpy(task.images_NCHW)
     return Material(
         training=training,
         device=device,
         precision=precision,
         images_NCHW=images.to(device),
-        labels_N=torch.from_numpy(task.labels_N).to(device),
+        targets_N=torch.from_numpy(task.labels_N).to(device),
         test_images_NCHW=images[:0],
         augmentation=Augmentation("crop_flip", image_size=(images.shape[2], images.shape[3])),
         views_NV=None,
-        bank_NVC=None,
-        teacher=Teacher(Tap(network), classifier, prepare, precision),
+        bank=None,
+        teacher=Teacher(Tap(network), linear_head(network), prepare, precision),
         prepare=prepare,
     )
 
@@ -92,21 +94,26 @@ def with_bank(fresh: Material, *, num_views: int) -> tuple[Material, float]:
     start = time.perf_counter()
     bank = feature_bank(teacher, num_images=len(images), num_views=views.shape[1], view=view, device=fresh.device)
     _wait(fresh.device)
-    return replace(fresh, views_NV=views, bank_NVC=bank), time.perf_counter() - start
+    return replace(fresh, views_NV=views, bank=bank), time.perf_counter() - start
 
 
 def our_run(task: Task, of: Material) -> Run:
     """The loop that the service runs."""
     assert of.teacher is not None
     network = task.network(task.student)
-    own = network.get_submodule("fc")
-    assert isinstance(own, nn.Linear)
-    given = of.teacher.classifier
-    classifier = nn.Linear(given.in_features, given.out_features)
-    classifier.load_state_dict(given.state_dict())
-    spec = SRRLMethod(type="srrl", srrl=SRRLSettings(activation="relu"))
-    method = build_method(spec, classifier=classifier, student_width=own.in_features)
-    return Run("student", network=network, method=method, material=of, first_step=0, total_steps=1)
+    shape = of.images_NCHW.shape[1:]
+    pair = Pair(
+        student=sizes_of(network, torch.zeros(2, *shape)),
+        teacher=sizes_of(task.frozen_teacher(), torch.zeros(2, *shape)),
+        classifier=linear_head(of.teacher.tap.network),
+        resume=of.teacher.resume,
+        nonnegative=frozenset({POOLED}),
+        labels_N=of.targets_N,
+        epochs=1,
+    )
+    spec = SRRLMethod(type="srrl")
+    objective = build_objective(spec, pair=pair, label_loss=label_cross_entropy, label_part="ce")
+    return Run("student", network=network, objective=objective, material=of, first_step=0, total_steps=1)
 
 
 def train(run: Run) -> Iterator[int]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LAST = "last"
+"""The name of the last map, the input of global pooling."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Anatomy:
@@ -20,3 +23,14 @@ class Anatomy:
     stages: tuple[str, ...]
     pooling: str | None
     classifiers: tuple[str, ...]
+
+    @property
+    def maps(self) -> dict[str, str]:
+        """Name of a map -> module: ``stage1``, ``stage2``, ... and, where it is pooled, ``last``."""
+        found = dict(zip(stage_names(len(self.stages)), self.stages, strict=True))
+        return found | ({LAST: self.pooling} if self.pooling is not None else {})
+
+
+def stage_names(num_stages: int) -> tuple[str, ...]:
+    """``stage1`` to ``stageN``."""
+    return tuple(f"stage{number}" for number in range(1, num_stages + 1))

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 _LATENCY_RUNS = 200
 
@@ -57,13 +56,6 @@ def expected_calibration_error(logits_NK: Tensor, labels_N: Tensor, *, num_bins:
     return float(gap.abs().sum() / len(labels_N))
 
 
-def linear_cka(a_NC: Tensor, b_ND: Tensor) -> float:
-    """Linear centred kernel alignment of two feature sets, 0 to 1 (Kornblith et al., ICML 2019)."""
-    a, b = (x.double() - x.double().mean(dim=0) for x in (a_NC, b_ND))
-    cross = (a.T @ b).square().sum()
-    return float(cross / ((a.T @ a).norm() * (b.T @ b).norm()).clamp_min(1e-30))
-
-
 def accuracy_figures(given: Answers, labels_N: Tensor, *, num_classes: int) -> dict[str, Any]:
     """``top1``, ``top5``, ``ece`` and ``per_class`` accuracy (None for a class without images)."""
     right = (given.logits_NK.argmax(dim=1) == labels_N).double()
@@ -74,21 +66,6 @@ def accuracy_figures(given: Answers, labels_N: Tensor, *, num_classes: int) -> d
         "top5": top_k(given.logits_NK, labels_N, k=5),
         "ece": expected_calibration_error(given.logits_NK, labels_N),
         "per_class": [float(h / n) if n else None for h, n in zip(hits, counts, strict=True)],
-    }
-
-
-def likeness_figures(student: Answers, teacher: Answers) -> dict[str, float]:
-    """How near a student is to its teacher.
-
-    ``agreement``: share of equal guesses; ``kl_to_teacher``: mean KL(teacher || student) of the class
-    probabilities, in nats; ``cka`` of the penultimate features.
-    """
-    log_p, log_q = (F.log_softmax(a.logits_NK.double(), dim=1) for a in (teacher, student))
-    same = student.logits_NK.argmax(dim=1) == teacher.logits_NK.argmax(dim=1)
-    return {
-        "agreement": float(same.double().mean()),
-        "kl_to_teacher": float((log_p.exp() * (log_p - log_q)).sum(dim=1).mean()),
-        "cka": linear_cka(student.pooled_NC, teacher.pooled_NC),
     }
 
 

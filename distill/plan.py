@@ -6,64 +6,138 @@ resolved by the trainer and reported by its :class:`distill.events.Resolved`.
 
 from __future__ import annotations
 
-import math
+from typing import Any, Literal
 
+from distill import recipes
+from distill.method_specs import settings_of, warmup
 from distill.spec import DistillSpec, TrainingSpec
 
 _IMAGES_PER_RUN = 200_000
+_UNFLIPPED: dict[str, Literal["none", "crop"]] = {
+    "none": "none",
+    "flip": "none",
+    "crop_flip": "crop",
+    "resized_crop_flip": "crop",
+}
 
 
-def resolve(spec: DistillSpec, *, num_images: int) -> DistillSpec:
-    """The spec with every ``auto`` replaced that request and data decide.
-
-    The rules are those measured in docs/decisions/0005-defaults.md: about 200,000 images a run but no
-    fewer than 20 and no more than 100 epochs; batches of 64, smaller for very small sets; a peak rate of
-    0.1 at batch 64, growing with the root of the batch.
+def base_of(spec: DistillSpec, *, num_images: int, image_size: tuple[int, int] | None = None) -> recipes.Base:
+    """Whose settings ``auto`` stands for: those of the recipe's kind of data, or of the nearest kind.
 
     Args:
         spec: the request.
         num_images: images in the training split.
+        image_size: (height, width) in pixels, where known.
+    """
+    if spec.recipe is not None:
+        return recipes.find(spec.recipe).data.base
+    return recipes.nearest(num_images=num_images, image_size=image_size)
+
+
+def resolve(
+    spec: DistillSpec,
+    *,
+    num_images: int,
+    num_labelled: int | None = None,
+    image_size: tuple[int, int] | None = None,
+    can_flip: bool = True,
+) -> DistillSpec:
+    """The spec with every ``auto`` replaced that request and data decide.
+
+    The rules are those of docs/decisions/0005-defaults.md and 0012-recipes-and-auto.md: about 200,000 images
+    a run but no fewer than 20 and no more than 100 epochs, whatever the recipe; batches of the nearest
+    recipe's size, smaller for very small sets; its peak rate, growing with the root of the batch; its
+    schedule, with the milestones at the same shares of the run; its augmentation. Without labels there is no
+    baseline to train.
+
+    Args:
+        spec: the request.
+        num_images: images in the training split, those without a label included.
+        num_labelled: how many have one; None: all.
+        image_size: (height, width) in pixels, where known.
+        can_flip: whether mirrored images make sense: of points it must be known which change places.
     """
     training = spec.training
+    base = base_of(spec, num_images=num_images, image_size=image_size)
     batch_size = training.batch_size
     if batch_size == "auto":
-        batch_size = max(2, min(64, num_images // 4))
+        batch_size = max(2, min(base.batch_size, num_images // 4))
     epochs = training.epochs
     if epochs == "auto":
         epochs = max(20, min(100, round(_IMAGES_PER_RUN / num_images)))
     rate = training.learning_rate
     if rate == "auto":
         assert isinstance(batch_size, int)
-        rate = round(0.1 * math.sqrt(batch_size / 64), 6)
-    augmentation = "flip" if training.augmentation == "auto" else training.augmentation
+        rate = base.peak_rate(spec.student.architecture, batch_size=batch_size)
+    assert isinstance(epochs, int)
+    augmentation = training.augmentation
+    if augmentation == "auto":
+        augmentation = base.augmentation if can_flip else _UNFLIPPED[base.augmentation]
     resolved = training.model_copy(
         update={
             "batch_size": batch_size,
             "epochs": epochs,
             "learning_rate": rate,
-            "weight_decay": 5e-4 if training.weight_decay == "auto" else training.weight_decay,
-            "schedule": "one_cycle" if training.schedule == "auto" else training.schedule,
+            "weight_decay": base.weight_decay if training.weight_decay == "auto" else training.weight_decay,
+            "nesterov": _nesterov(training, base),
+            **_schedule(training, base, epochs=epochs),
             "augmentation": augmentation,
             "views": _views(training, augmentation),
+            "baseline": training.baseline and num_labelled != 0,
         }
     )
-    return spec.model_copy(update={"training": resolved})
+    return spec.model_copy(update={"training": resolved, "method": _warmed_up(spec.method, epochs=epochs)})
+
+
+def _schedule(training: TrainingSpec, base: recipes.Base, *, epochs: int) -> dict[str, str | list[int]]:
+    """The schedule and its milestones; who names milestones means a stepped one."""
+    schedule: str = training.schedule
+    if schedule == "auto":
+        schedule = base.schedule if training.milestones in ("auto", []) else "step"
+    given = training.milestones
+    if given != "auto":
+        # Given with "epochs": "auto", some may lie beyond the end, where they change nothing.
+        return {"schedule": schedule, "milestones": [place for place in given if place < epochs]}
+    milestones = recipes.milestones(base.drops, epochs=epochs) if schedule == "step" else []
+    return {"schedule": schedule, "milestones": milestones}
+
+
+def _warmed_up(method: Any, *, epochs: int) -> Any:
+    """The method, and what stands in its extra, with the epochs over which its weight grows."""
+    settings = settings_of(method)
+    update: dict[str, Any] = {}
+    if getattr(settings, "warmup_epochs", None) == "auto":
+        update[method.type] = settings.model_copy(update={"warmup_epochs": warmup("auto", epochs=epochs)})
+    if extra := getattr(method, "extra", []):
+        update["extra"] = [_warmed_up(term, epochs=epochs) for term in extra]
+    return method.model_copy(update=update) if update else method
+
+
+def _nesterov(training: TrainingSpec, base: recipes.Base) -> bool:
+    if training.nesterov == "auto":
+        return base.nesterov and training.momentum > 0
+    return training.nesterov
 
 
 def _views(training: TrainingSpec, augmentation: str) -> int | str:
     if training.views != "auto":
         return training.views
-    # Few views let the teacher see each once and its features be kept; crops have too many for that.
+    # Few views let the teacher see each once and its features be kept; crops have too many for that, and crops
+    # to any scale are no finite choice at all.
+    if augmentation == "resized_crop_flip":
+        return "fresh"
     return {"none": 1, "flip": 2}.get(augmentation, 10)
 
 
-def total_steps(spec: DistillSpec, *, num_images: int) -> int:
-    """Optimizer steps of a resolved spec, the baseline's included."""
+def total_steps(spec: DistillSpec, *, num_images: int, num_labelled: int | None = None) -> int:
+    """Optimizer steps of a resolved spec, the baseline's included, which sees labelled images alone."""
     training = spec.training
     assert isinstance(training.epochs, int)
     assert isinstance(training.batch_size, int)
-    steps = training.epochs * max(1, num_images // training.batch_size)
-    return steps * (2 if has_baseline(spec) else 1)
+    counts = [num_images]
+    if has_baseline(spec):
+        counts.append(num_images if num_labelled is None else num_labelled)
+    return training.epochs * sum(max(1, count // training.batch_size) for count in counts)
 
 
 def has_baseline(spec: DistillSpec) -> bool:

@@ -12,15 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from distill import events
+from distill.anatomy import LAST
+from distill.batch import POOLED
 from distill.data.augment import Augmentation, AugmentationName, normalize
 from distill.data.packed import PackedDataset
 from distill.errors import InputError
 from distill.evaluation import Answers, answers
-from distill.registry import build_network, load_weights
+from distill.method_specs import CEMethod, ExtraMethod, KDMethod, KDSettings, MethodSpec, SRRLMethod
+from distill.objective import Objective
+from distill.pairs import Pair, Sizes, sizes_of
+from distill.registry import build_network, build_objective, load_weights
 from distill.runs import Material, draw_views
-from distill.spec import DistillSpec, NetworkOptions, SRRLMethod
-from distill.taps import Tap, prove
-from distill.teachers import Teacher, check_above_chance, feature_bank, freeze
+from distill.spec import DistillSpec, LandmarkSpec, NetworkOptions
+from distill.taps import Tap, anatomy_of, linear_head, prove, prove_resumable
+from distill.tasks import Classification, Landmarks, Task
+from distill.teachers import Teacher, feature_bank, freeze
 
 _BANK_BYTES = 2 * 2**30
 _PROBE_IMAGES = 64
@@ -43,27 +49,65 @@ class Prepared:
 
     material: Material
     teacher: Teacher
+    teacher_sizes: Sizes
+    nonnegative: frozenset[str]
+    task: Task
     teacher_answers: Answers
-    test_labels_N: Tensor
     classes: list[str]
+    num_outputs: int
     mean: list[float]
     std: list[float]
     in_channels: int
     image_shape: tuple[int, int, int]
-    activation: str
     precision: str
+    extra: tuple[ExtraMethod, ...]
+    """Methods that the data make necessary beside those that were asked for."""
 
     @property
-    def num_classes(self) -> int:
-        return len(self.classes)
+    def task_name(self) -> str:
+        """``classification`` or ``landmarks``."""
+        return "landmarks" if isinstance(self.task, Landmarks) else "classification"
+
+    def student(self, spec: DistillSpec) -> nn.Module:
+        """A fresh student, with the random numbers of now."""
+        return build_network(
+            spec.student.architecture,
+            options=spec.student.options,
+            num_classes=self.num_outputs,
+            in_channels=self.in_channels,
+        )
+
+    def objective(self, method: MethodSpec, network: nn.Module) -> Objective:
+        """What a student descends on by a method; with layers and a copy of the teacher's classifier of its own."""
+        classifier = nn.Linear(self.teacher.classifier.in_features, self.teacher.classifier.out_features)
+        classifier.load_state_dict(self.teacher.classifier.state_dict())
+        pair = Pair(
+            student=sizes_of(network, torch.zeros(2, *self.image_shape)),
+            teacher=self.teacher_sizes,
+            classifier=classifier,
+            resume=self.teacher.resume,
+            nonnegative=self.nonnegative,
+            labels_N=self.material.targets_N,
+            epochs=self.material.epochs,
+            output_scale=self.task.output_scale,
+        )
+        return build_objective(method, pair=pair, label_loss=self.task.label_loss, label_part=self.task.label_part)
 
     def resolve(self, spec: DistillSpec) -> DistillSpec:
-        """The spec without its last ``auto``."""
+        """The spec without its last ``auto``, and with what the data made necessary."""
         training = spec.training.model_copy(update={"precision": self.precision})
         method = spec.method
-        if isinstance(method, SRRLMethod):
-            settings = method.srrl.model_copy(update={"activation": self.activation})
-            method = method.model_copy(update={"srrl": settings})
+        if isinstance(method, SRRLMethod) and method.srrl.activation == "auto":
+            stages = {*(method.srrl.feature_stages or method.srrl.stages)}
+            stages |= {*(method.srrl.regression_stages or method.srrl.stages)}
+            found = {("pooled" if name == LAST else name) in self.nonnegative for name in stages}
+            if len(found) == 1:  # else each stage has its own, which is told in the log
+                settings = method.srrl.model_copy(update={"activation": "relu" if found.pop() else "none"})
+                method = method.model_copy(update={"srrl": settings})
+        if not isinstance(method, CEMethod):
+            known = {method.type, *(term.type for term in method.extra)}
+            added = [term for term in self.extra if term.type not in known]
+            method = method.model_copy(update={"extra": [*method.extra, *added]})
         return spec.model_copy(update={"training": training, "method": method})
 
 
@@ -80,26 +124,38 @@ def prepare(
     data = PackedDataset.load(dataset_path)
     precision = choose_precision(spec.training.precision, place)
     master = load_teacher(teacher, data, device=place, precision=precision)
-    prove_teacher(master, data.test_images[:_PROBE_IMAGES].to(place))
+    probe = data.test_images[:_PROBE_IMAGES].to(place)
+    prove_teacher(master, probe)
     found = _ask(master, data.test_images, place)
-    accuracy = check_above_chance(found.logits_NK, data.test_labels)
-    yield events.Metric(step=0, epoch=0, values={"teacher/val/top1": accuracy})
-    yield events.Log(level="info", message=f"The teacher is right on {accuracy:.2%} of {len(data.test_labels)} images.")
-    material = _material(spec, data, master, place)
+    task = _task(spec, data, found)
+    said = task.check()
+    yield events.Metric(step=0, epoch=0, values={f"teacher/val/{task.headline}": task.score(found)})
+    yield events.Log(level="info", message=said)
     prepared = Prepared(
-        material=material,
+        material=_material(spec, data, master, place),
         teacher=master,
+        teacher_sizes=sizes_of(master.tap.network, master.prepare(probe[:2])),
+        nonnegative=_nonnegative(master, probe, found),
+        task=task,
         teacher_answers=found,
-        test_labels_N=data.test_labels,
         classes=data.classes,
+        num_outputs=master.classifier.out_features,
         mean=data.mean_C.tolist(),
         std=data.std_C.tolist(),
         in_channels=data.in_channels,
         image_shape=(data.in_channels, *data.image_size),
-        activation=_activation(spec, found),
         precision="bf16" if precision == torch.bfloat16 else "fp32",
+        extra=(),
     )
-    yield events.Resolved(values=_resolved(prepared.resolve(spec), material))
+    prepared = replace(prepared, extra=_necessary(spec, prepared))
+    for term in prepared.extra:
+        message = f"{term.type} is added: without labels the student's own classifier learns from the teacher's logits."
+        yield events.Log(level="info", message=message)
+    resolved = prepared.resolve(spec)
+    needs = prepared.objective(resolved.method, prepared.student(resolved)).teacher_needs
+    _prove_stages(resolved, prepared, probe)
+    prepared = replace(prepared, material=_with_bank(prepared.material, master, needs=needs))
+    yield events.Resolved(values=_resolved(resolved, prepared.material))
     return prepared
 
 
@@ -146,9 +202,10 @@ def load_teacher(file: TeacherFile, data: PackedDataset, *, device: torch.device
     mean, std = data.mean_C, data.std_C
     if "mean" in metadata and "std" in metadata:
         mean, std = (torch.tensor(json.loads(metadata[key]), dtype=torch.float32) for key in ("mean", "std"))
-    classifier = network.get_submodule("fc")
-    assert isinstance(classifier, nn.Linear)
-    return Teacher(Tap(network), classifier, normaliser(mean.to(device), std.to(device)), precision)
+    tap = Tap(network, maps=anatomy_of(network).maps)
+    return Teacher(
+        tap, cast(nn.Linear, freeze(linear_head(network))), normaliser(mean.to(device), std.to(device)), precision
+    )
 
 
 def normaliser(mean_C: Tensor, std_C: Tensor) -> Callable[[Tensor], Tensor]:
@@ -169,54 +226,103 @@ def prove_teacher(teacher: Teacher, images_BCHW: Tensor) -> None:
     prove(teacher.tap, teacher.classifier, images_BCHW=teacher.prepare(images_BCHW))
 
 
+def _task(spec: DistillSpec, data: PackedDataset, teacher: Answers) -> Task:
+    if data.markup is None:
+        return Classification(labels_N=data.test_labels, teacher=teacher)
+    assert data.train_points is not None
+    assert data.test_points is not None
+    asked = spec.landmarks or LandmarkSpec()
+    return Landmarks(
+        points_NLD=data.test_points,
+        image_size=data.image_size,
+        normaliser=data.markup.normaliser if asked.normaliser == "auto" else asked.normaliser,
+        loss=asked.loss,
+        mean_shape_LD=data.train_points.mean(dim=0),
+        teacher=teacher,
+    )
+
+
+def _prove_stages(spec: DistillSpec, prepared: Prepared, images_BCHW: Tensor) -> None:
+    """L_SR from an earlier stage needs that nothing reaches around it.
+
+    Raises:
+        InputError: ``teacher_head_unsupported``.
+    """
+    extra = [] if isinstance(spec.method, CEMethod) else spec.method.extra
+    for method in (spec.method, *extra):
+        if isinstance(method, SRRLMethod):
+            settings = method.srrl
+            names = [name for name in settings.regression_stages or settings.stages if name != LAST]
+            prove_resumable(prepared.teacher.tap, names=names, images_BCHW=prepared.teacher.prepare(images_BCHW))
+
+
 def _ask(teacher: Teacher, images_NCHW: Tensor, device: torch.device) -> Answers:
     def look(images: Tensor) -> tuple[Tensor, Tensor]:
-        pooled = teacher.features(images)
-        return teacher.logits(pooled), pooled
+        seen = teacher.features(images)
+        return seen.logits_BK, seen.pooled_BC
 
     return answers(look, images_NCHW, device=device)
+
+
+def _nonnegative(teacher: Teacher, images_BCHW: Tensor, found: Answers) -> frozenset[str]:
+    """The features that are never below zero: the pooled one on all evaluation images, the maps on a few."""
+    names = teacher.tap.anatomy.maps
+    maps = teacher.features(images_BCHW, maps=names).maps
+    positive = {name for name, value in maps.items() if float(value.min()) >= 0.0}
+    return frozenset(positive | ({POOLED} if float(found.pooled_NC.min()) >= 0.0 else set()))
+
+
+def _necessary(spec: DistillSpec, prepared: Prepared) -> tuple[ExtraMethod, ...]:
+    """Without labels the student's own classifier learns from the teacher's logits, or not at all."""
+    if isinstance(spec.method, CEMethod) or bool((prepared.material.targets_N >= 0).any()):
+        return ()
+    objective = prepared.objective(spec.method, prepared.student(spec))
+    if objective.trains_logits:
+        return ()
+    return (KDMethod(type="kd", kd=KDSettings(weight=1.0)),)
 
 
 def _material(spec: DistillSpec, data: PackedDataset, teacher: Teacher, device: torch.device) -> Material:
     training = spec.training
     images = data.train_images.to(device)
     augmentation = Augmentation(cast(AugmentationName, training.augmentation), image_size=data.image_size)
-    material = Material(
+    views = None
+    if isinstance(training.views, int):
+        views = draw_views(augmentation, num_images=len(images), num_views=training.views, seed=training.seed)
+    return Material(
         training=training,
         device=device,
         precision=teacher.precision,
         images_NCHW=images,
-        labels_N=data.train_labels.to(device),
+        targets_N=(data.train_labels if data.train_points is None else data.train_points).to(device),
         test_images_NCHW=data.test_images,
         augmentation=augmentation,
-        views_NV=None,
-        bank_NVC=None,
+        views_NV=None if views is None else views.to(device),
+        bank=None,
         teacher=teacher,
         prepare=normaliser(data.mean_C.to(device), data.std_C.to(device)),
+        flip_pairs=None if data.markup is None else data.markup.flip_pairs,
     )
-    if training.views == "fresh" or not isinstance(training.views, int):
+
+
+def _with_bank(material: Material, teacher: Teacher, *, needs: frozenset[str]) -> Material:
+    """The same, with the teacher's features of all views where they are few and fit."""
+    views, images = material.views_NV, material.images_NCHW
+    if views is None or not needs or views.shape[1] > material.epochs:
         return material
-    views = draw_views(augmentation, num_images=len(images), num_views=training.views, seed=training.seed).to(device)
-    material = replace(material, views_NV=views)
     num_views = views.shape[1]
-    size = len(images) * num_views * teacher.classifier.in_features * 4
-    if spec.method.type == "ce" or num_views > material.epochs or size > _BANK_BYTES:
+    one = teacher.features(images[:1], maps=needs - {POOLED})
+    numbers = one.pooled_BC.numel() + sum(value.numel() for value in one.maps.values())
+    if len(images) * num_views * numbers * 4 > _BANK_BYTES:
         return material
 
     def view(indices: Tensor, slot: int) -> Tensor:
-        return augmentation.apply(images.index_select(0, indices), views[indices, slot])
+        return material.augmentation.apply(images.index_select(0, indices), views[indices, slot])
 
-    bank = feature_bank(teacher, num_images=len(images), num_views=num_views, view=view, device=device)
-    return replace(material, bank_NVC=bank)
-
-
-def _activation(spec: DistillSpec, found: Answers) -> str:
-    if not isinstance(spec.method, SRRLMethod):
-        return "none"
-    asked = spec.method.srrl.activation
-    if asked != "auto":
-        return asked
-    return "relu" if float(found.pooled_NC.min()) >= 0.0 else "none"
+    bank = feature_bank(
+        teacher, num_images=len(images), num_views=num_views, view=view, maps=needs - {POOLED}, device=material.device
+    )
+    return replace(material, bank=bank)
 
 
 def _resolved(spec: DistillSpec, material: Material) -> dict[str, Any]:
@@ -228,7 +334,7 @@ def _resolved(spec: DistillSpec, material: Material) -> dict[str, Any]:
             "device_name": torch.cuda.get_device_name(material.device) if material.device.type == "cuda" else "cpu",
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
-            "teacher": "features computed once" if material.bank_NVC is not None else "computed at every step",
+            "teacher": "features computed once" if material.bank is not None else "computed at every step",
         },
     }
 
@@ -240,11 +346,9 @@ def check_teacher_file(file: TeacherFile) -> dict[str, Any]:
         InputError: weights that do not fit or are not finite, or a head that is not linear.
     """
     network, metadata = open_teacher(file)
-    classifier = network.get_submodule("fc")
-    assert isinstance(classifier, nn.Linear)
     noise = torch.randn(8, file.in_channels, 32, 32, generator=torch.Generator().manual_seed(0))
-    tap = Tap(network)
-    prove(tap, classifier, images_BCHW=noise)
+    tap = Tap(network, maps=anatomy_of(network).maps)
+    prove(tap, linear_head(network), images_BCHW=noise)
     with torch.no_grad():
         seen = tap(noise)
     if not seen.logits_BK.isfinite().all():

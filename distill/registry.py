@@ -5,52 +5,95 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
 from distill import architectures
-from distill.batch import Method
+from distill.batch import Method, ResultHead
 from distill.errors import InputError
-from distill.methods.ce import CE
-from distill.methods.srrl import SRRL, Connector
-from distill.networks import resnet, wrn
-from distill.spec import CEMethod, MethodSpec, NetworkOptions, SRRLMethod
+from distill.method_specs import CEMethod, ExtraMethod, MethodSpec, settings_of
+from distill.methods.at import AT
+from distill.methods.cc import CC
+from distill.methods.crd import CRD
+from distill.methods.dist import DIST
+from distill.methods.dkd import DKD
+from distill.methods.fitnet import FitNet
+from distill.methods.kd import KD
+from distill.methods.nst import NST
+from distill.methods.pkt import PKT
+from distill.methods.reviewkd import ReviewKD
+from distill.methods.rkd import RKD
+from distill.methods.simkd import Projector, SimKD
+from distill.methods.sp import SP
+from distill.methods.srrl import SRRL, Connector, VectorConnector
+from distill.methods.vid import VID
+from distill.networks import binary, mobilenetv2, resnet, resnet4stage, shufflenetv1, shufflenetv2, vgg, wrn
+from distill.networks.binarisation import unpack_bits
+from distill.objective import LabelLoss, Objective
+from distill.pairs import Pair
+from distill.spec import NetworkOptions
 from distill.students import ReusedHead
 
 _SAVE_HINT = "Save it with safetensors.torch.save_file(network.state_dict(), path)."
-_FAMILIES: dict[str, Callable[..., nn.Module]] = {"resnet": resnet.build, "wrn": wrn.build}
+_FAMILIES: dict[str, Callable[..., nn.Module]] = {
+    "resnet": resnet.build,
+    "wrn": wrn.build,
+    "resnet4stage": resnet4stage.build,
+    "vgg": vgg.build,
+    "mobilenetv2": mobilenetv2.build,
+    "shufflenetv1": shufflenetv1.build,
+    "shufflenetv2": shufflenetv2.build,
+    "binary": binary.build,
+}
+_METHODS: dict[str, Callable[..., Method]] = {
+    "srrl": SRRL,
+    "kd": KD,
+    "fitnet": FitNet,
+    "at": AT,
+    "rkd": RKD,
+    "crd": CRD,
+    "sp": SP,
+    "pkt": PKT,
+    "vid": VID,
+    "cc": CC,
+    "nst": NST,
+    "dkd": DKD,
+    "reviewkd": ReviewKD,
+    "simkd": SimKD,
+    "dist": DIST,
+}
 
 
 def build_network(architecture: str, *, options: NetworkOptions, num_classes: int, in_channels: int) -> nn.Module:
     """A freshly initialised network of the zoo.
 
     Raises:
-        InputError: ``architecture_unknown``, with the nearest names.
+        InputError: ``architecture_unknown``, with the nearest names; ``invalid_value`` for an option that the
+            network does not take.
     """
     family = architectures.blueprint(architecture, options=options).family
     return _FAMILIES[family](architecture, options=options, num_classes=num_classes, in_channels=in_channels)
 
 
-def build_method(spec: MethodSpec, *, classifier: nn.Linear, student_width: int) -> Method:
-    """The method of a resolved spec (``activation`` is no longer ``auto``)."""
-    match spec:
-        case CEMethod():
-            return CE()
-        case SRRLMethod(srrl=settings):
-            assert settings.activation != "auto"
-            return SRRL(
-                classifier,
-                student_width=student_width,
-                relu=settings.activation == "relu",
-                feature_weight=settings.feature_weight,
-                regression_weight=settings.regression_weight,
-                label_weight=settings.label_weight,
-                regression_loss=settings.regression_loss,
-                reduction=settings.reduction,
-                head=settings.head,
-            )
+def build_objective(spec: MethodSpec, *, pair: Pair, label_loss: LabelLoss, label_part: str) -> Objective:
+    """What a run descends on, with the layers of its methods made for this pair."""
+    if isinstance(spec, CEMethod):
+        return Objective(label_loss, label_part=label_part)
+    methods = [build_method(each, pair=pair) for each in (spec, *spec.extra)]
+    weight = settings_of(spec).label_weight
+    return Objective(label_loss, label_part=label_part, label_weight=weight, methods=methods)
+
+
+def build_method(spec: ExtraMethod, *, pair: Pair) -> Method:
+    """One method, without its extra terms.
+
+    Raises:
+        InputError: ``invalid_value`` when it cannot work between these networks.
+    """
+    return _METHODS[spec.type](settings_of(spec), pair=pair)
 
 
 def load_weights(network: nn.Module, path: Path) -> dict[str, str]:
@@ -67,8 +110,9 @@ def load_weights(network: nn.Module, path: Path) -> dict[str, str]:
         raise InputError("upload_corrupt", f"{path.name}: {error}.", hint=_SAVE_HINT, param="/teacher") from error
     clean = architectures.clean_names(tensors)
     try:
-        network.load_state_dict({clean[name]: tensor for name, tensor in tensors.items()}, strict=True)
-    except RuntimeError as error:
+        state = unpack_bits(network, {clean[name]: tensor for name, tensor in tensors.items()})
+        network.load_state_dict(state, strict=True)
+    except (RuntimeError, ValueError) as error:
         raise InputError("state_dict_mismatch", str(error)[:500], param="/teacher/architecture") from error
     bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if bad:
@@ -92,7 +136,7 @@ def load_student(path: Path) -> nn.Module:
     """
     try:
         network = _student(_metadata(path))
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise InputError(
             "unsupported_format",
             f"{path.name} is not one of Limbeck's students: {error!r}.",
@@ -108,10 +152,20 @@ def _student(metadata: dict[str, str]) -> nn.Module:
     network = build_network(metadata["architecture"], options=options, num_classes=classes, in_channels=channels)
     if metadata["head"] == "own":
         return network
-    student_width, teacher_width = json.loads(metadata["connector"])["widths"]
-    relu = json.loads(metadata["connector"])["activation"] == "relu"
-    connector = Connector(student_width, teacher_width, relu=relu)
-    return ReusedHead(network, connector=connector, classifier=nn.Linear(teacher_width, classes))
+    facts: dict[str, Any] = json.loads(metadata["connector"])
+    classifier = nn.Linear(facts["widths"][1], classes)
+    return ReusedHead(network, head=ResultHead(connector=_connector(facts), classifier=classifier, facts=facts))
+
+
+def _connector(facts: dict[str, Any]) -> nn.Module:
+    """An empty connector, as :meth:`distill.batch.Method.result_head` described it."""
+    student_width, teacher_width = facts["widths"]
+    kinds: dict[str, Callable[[], nn.Module]] = {
+        "map": lambda: Connector(student_width, teacher_width, relu=facts["relu"]),
+        "vector": lambda: VectorConnector(student_width, teacher_width, relu=facts["relu"]),
+        "projector": lambda: Projector(student_width, teacher_width, factor=facts["factor"], size=facts["size"]),
+    }
+    return kinds[facts["kind"]]()
 
 
 def _metadata(path: Path) -> dict[str, str]:

@@ -1,51 +1,68 @@
-"""One network's column of the report."""
+"""What a network costs: the lower half of its column in the report."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from distill.evaluation import Answers, accuracy_figures, cpu_latency_ms
+from distill.evaluation import cpu_latency_ms
+from distill.networks.binarisation import BinaryConv2d
+
+BITS_PER_OPERATION = 64
+"""Multiply-adds of signs that one 64-bit word computes at once (Rastegari et al., ECCV 2016, section 4.1)."""
 
 
-def network_report(
-    network: nn.Module,
-    given: Answers,
-    labels_N: Tensor,
-    *,
-    image_shape: tuple[int, int, int],
-    num_bytes: int,
-) -> dict[str, Any]:
-    """Accuracy from given answers, and the costs of the network as it is shipped.
+@dataclass(frozen=True)
+class Macs:
+    """Multiply-adds of one image, of real numbers and of signs."""
+
+    real: int
+    binary: int
+
+    @property
+    def operations(self) -> int:
+        """Real ones, and binary ones as the 64-bit operations that compute them."""
+        return self.real + -(-self.binary // BITS_PER_OPERATION)
+
+
+def cost_figures(network: nn.Module, *, image_shape: tuple[int, int, int], num_bytes: int) -> dict[str, Any]:
+    """The costs of a network as it is shipped.
 
     Args:
         network: as loaded from its file, on the CPU in float32, in eval mode.
         num_bytes: of that file.
 
     Returns:
-        ``macs`` are the multiply-adds of convolutions and linear layers for one image, ``latency_ms`` the
-        median of single images on the CPU.
+        ``parameters``, of which ``binary_parameters`` take one bit; ``macs``, the multiply-adds of convolutions and
+        linear layers for one image, ``binary_macs`` those of signs, and both as ``operations``; ``bytes``;
+        ``latency_ms``, the median of single images on the CPU.
     """
-    costs = {
+    macs = count_macs(network, image_shape=image_shape)
+    return {
         "parameters": sum(p.numel() for p in network.parameters()),
-        "macs": count_macs(network, image_shape=image_shape),
+        "binary_parameters": sum(m.weight.numel() for m in network.modules() if isinstance(m, BinaryConv2d)),
+        "macs": macs.real,
+        "binary_macs": macs.binary,
+        "operations": macs.operations,
         "bytes": num_bytes,
         "latency_ms": round(cpu_latency_ms(network, image_shape=image_shape), 3),
     }
-    return {**accuracy_figures(given, labels_N, num_classes=given.logits_NK.shape[1]), **costs}
 
 
 @torch.no_grad()
-def count_macs(network: nn.Module, *, image_shape: tuple[int, int, int]) -> int:
+def count_macs(network: nn.Module, *, image_shape: tuple[int, int, int]) -> Macs:
     """Multiply-adds of the convolutions and linear layers that one image (C, H, W) really passes."""
-    total = 0
+    real = binary = 0
 
     def count(module: nn.Module, _inputs: object, output: Tensor) -> None:
-        nonlocal total
+        nonlocal real, binary
         if isinstance(module, nn.Conv2d | nn.Linear):
-            total += output[0].numel() * module.weight[0].numel()
+            real += output[0].numel() * module.weight[0].numel()
+        elif isinstance(module, BinaryConv2d):
+            binary += output[0].numel() * module.weight[0].numel()
 
     handles = [m.register_forward_hook(count) for m in network.modules()]
     try:
@@ -53,4 +70,4 @@ def count_macs(network: nn.Module, *, image_shape: tuple[int, int, int]) -> int:
     finally:
         for handle in handles:
             handle.remove()
-    return total
+    return Macs(real, binary)

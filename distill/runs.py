@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from distill.batch import Batch, Method
+from distill.batch import POOLED, Batch
 from distill.data.augment import Augmentation
 from distill.errors import RunError
 from distill.evaluation import Answers, answers
 from distill.events import Metric, Progress, RunName
+from distill.objective import Objective
 from distill.spec import TrainingSpec
 from distill.taps import Features, Tap
-from distill.teachers import Teacher
+from distill.teachers import FeatureBank, Teacher
 
 _PROGRESS_SECONDS = 0.5
 _WINDOWS_PER_EPOCH = 4
@@ -38,10 +40,12 @@ class Material:
 
     Attributes:
         images_NCHW: training images, uint8.
+        targets_N: class indices (N,), -1 where there is no label; or points (N, L, 2).
         views_NV: the views of each image that are used; None draws fresh ones every epoch.
-        bank_NVC: the teacher's features of exactly these views; None asks the teacher at every step.
+        bank: the teacher's features of exactly these views; None asks the teacher at every step.
         teacher: None where no method asks it.
         prepare: uint8 images to what a student takes.
+        flip_pairs: of points, those that a mirror swaps; None for classes, and where it is not known.
         test_images_NCHW: evaluation images, uint8, where they were loaded.
     """
 
@@ -49,13 +53,14 @@ class Material:
     device: torch.device
     precision: torch.dtype
     images_NCHW: Tensor
-    labels_N: Tensor
+    targets_N: Tensor
     test_images_NCHW: Tensor
     augmentation: Augmentation
     views_NV: Tensor | None
-    bank_NVC: Tensor | None
+    bank: FeatureBank | None
     teacher: Teacher | None
     prepare: Callable[[Tensor], Tensor]
+    flip_pairs: tuple[tuple[int, int], ...] | None = None
 
     @property
     def batch_size(self) -> int:
@@ -69,6 +74,29 @@ class Material:
     def epochs(self) -> int:
         return cast(int, self.training.epochs)
 
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of one run."""
+        return self.epochs * self.steps_per_epoch
+
+    def labelled(self) -> Material | None:
+        """The same without images that have no label and without a teacher; None when nothing is left."""
+        if self.targets_N.is_floating_point():
+            return self
+        chosen = (self.targets_N >= 0).nonzero().squeeze(1)
+        if len(chosen) == 0:
+            return None
+        if len(chosen) == len(self.targets_N):
+            return self
+        return replace(
+            self,
+            images_NCHW=self.images_NCHW[chosen],
+            targets_N=self.targets_N[chosen],
+            views_NV=None if self.views_NV is None else self.views_NV[chosen],
+            bank=None,
+            teacher=None,
+        )
+
 
 def draw_views(augmentation: Augmentation, *, num_images: int, num_views: int, seed: int) -> Tensor:
     """``num_views`` views of each image, all of them when there are no more: (N, V) int64."""
@@ -78,14 +106,19 @@ def draw_views(augmentation: Augmentation, *, num_images: int, num_views: int, s
     return torch.stack([augmentation.draw(num_images, generator=generator) for _ in range(num_views)], dim=1)
 
 
-def learning_rate(step: int, *, total: int, peak: float, schedule: str) -> float:
+def learning_rate(
+    step: int, *, total: int, peak: float, schedule: str, milestones: Sequence[int] = (), gamma: float = 0.1
+) -> float:
     """The rate of an optimizer step, 0 <= step < total.
 
+    ``step``: the peak, multiplied by ``gamma`` at each milestone, given as the first steps of a lower rate, rising.
     ``one_cycle``: a cosine from a 25th of the peak up to it over the first 30 %, then a cosine down to a
     10,000th of the start (Smith and Topin 2017, in PyTorch's form, without its momentum cycle).
     """
     if schedule == "constant":
         return peak
+    if schedule == "step":
+        return peak * gamma ** bisect_right(milestones, step)
     if schedule == "cosine":
         return peak * 0.5 * (1.0 + math.cos(math.pi * step / total))
     low, final = peak / 25.0, peak / 25.0e4
@@ -101,7 +134,7 @@ class Run:
     Args:
         name: ``student`` or ``baseline``.
         network: the student; moved to the device.
-        method: what it learns by; moved to the device.
+        objective: what it descends on; moved to the device.
         first_step: optimizer steps of the job before this run.
         total_steps: optimizer steps of the whole job.
     """
@@ -111,7 +144,7 @@ class Run:
         name: RunName,
         *,
         network: nn.Module,
-        method: Method,
+        objective: Objective,
         material: Material,
         first_step: int,
         total_steps: int,
@@ -119,15 +152,13 @@ class Run:
         self.name: RunName = name
         self.material = material
         self.network = network.to(material.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.method = method
-        self._module = cast(nn.Module, method).to(material.device)
-        self.tap = Tap(self.network)
-        trained = [p for m in (self.network, self._module) for p in m.parameters() if p.requires_grad]
+        self.objective = objective.to(material.device)
+        self.tap = Tap(self.network, maps=objective.student_maps)
         self.optimizer = torch.optim.SGD(
-            trained,
+            _parameter_groups(self.network, self.objective),
             lr=cast(float, material.training.learning_rate),
-            momentum=0.9,
-            nesterov=True,
+            momentum=material.training.momentum,
+            nesterov=material.training.nesterov is not False and material.training.momentum > 0,
             weight_decay=cast(float, material.training.weight_decay),
             fused=material.device.type != "mps",
         )
@@ -140,7 +171,7 @@ class Run:
         self.rate_scale = 1.0
         self.best = -1.0
         """Best accuracy of an evaluation so far."""
-        self._sums = torch.zeros(1 + len(method.parts), device=material.device)
+        self._sums = torch.zeros(1 + len(objective.parts), device=material.device)
         self._summed = 0
 
     @property
@@ -183,22 +214,25 @@ class Run:
 
     def _descend(self, plan: _EpochPlan, position: int) -> Tensor:
         """One optimizer step; the losses, detached, the total first."""
-        indices, images, teacher_BC = plan.batch(position, with_teacher=self.method.needs_teacher)
+        indices, images, targets, teacher = plan.batch(position, needs=self.objective.teacher_needs)
         with self._autocast():
             seen = self.tap(self.material.prepare(images))
-            losses = self.method(Batch(seen, teacher_BC, self.material.labels_N[indices]))
+            losses = self.objective(Batch(seen, teacher, targets, indices, self.epoch + 1))
         self.optimizer.zero_grad(set_to_none=True)
-        losses["loss"].backward()  # type: ignore[no-untyped-call]
+        losses["loss"].backward()
         self.optimizer.step()
-        return torch.stack([losses[name].detach() for name in ("loss", *self.method.parts)])
+        return torch.stack([losses[name].detach() for name in ("loss", *self.objective.parts)])
 
     def _set_rate(self) -> float:
         training = self.material.training
+        epochs = training.milestones if isinstance(training.milestones, list) else []
         rate = self.rate_scale * learning_rate(
             self.epoch * self.material.steps_per_epoch + self.position,
             total=self.material.epochs * self.material.steps_per_epoch,
             peak=cast(float, training.learning_rate),
             schedule=training.schedule,
+            milestones=[epoch * self.material.steps_per_epoch for epoch in epochs],
+            gamma=training.gamma,
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -217,7 +251,7 @@ class Run:
                 hint="Try a lower learning_rate, or smaller weights of the losses.",
                 param="/training/learning_rate",
             )
-        values = {f"{self.prefix}train/{n}": v for n, v in zip(("loss", *self.method.parts), means, strict=True)}
+        values = {f"{self.prefix}train/{n}": v for n, v in zip(("loss", *self.objective.parts), means, strict=True)}
         # In the last step of an epoch the count is already the next epoch's first.
         return Metric(step=self.step, epoch=self.epoch + 1, values={**values, f"{self.prefix}lr": rate})
 
@@ -237,7 +271,7 @@ class Run:
         def look(images: Tensor) -> tuple[Tensor, Tensor]:
             with self._autocast():
                 seen: Features = self.tap(self.material.prepare(images))
-                return self.method.logits(seen), seen.pooled_BC
+                return self.objective.logits(seen), seen.pooled_BC
 
         self._train_mode(False)
         return answers(look, self.material.test_images_NCHW, device=self.material.device)
@@ -251,7 +285,7 @@ class Run:
         """Everything that the next step depends on."""
         return {
             "network": self.network.state_dict(),
-            "method": self._module.state_dict(),
+            "objective": self.objective.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "epoch": self.epoch,
             "position": self.position,
@@ -264,7 +298,7 @@ class Run:
     def restore(self, state: dict[str, Any]) -> None:
         """Go to a saved state."""
         self.network.load_state_dict(state["network"])
-        self._module.load_state_dict(state["method"])
+        self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.position = state["epoch"], state["position"]
         self.rate_scale, self.best = state["rate_scale"], state["best"]
@@ -273,11 +307,25 @@ class Run:
 
     def _train_mode(self, on: bool) -> None:
         self.network.train(on)
-        self._module.train(on)
+        self.objective.train(on)
 
     def _autocast(self) -> torch.autocast:
         precision = self.material.precision
         return torch.autocast(self.material.device.type, dtype=precision, enabled=precision != torch.float32)
+
+
+def _parameter_groups(*modules: nn.Module) -> list[dict[str, Any]]:
+    """What is trained; apart, without weight decay, the parameters that modules name in ``undecayed``."""
+    undecayed = {
+        id(module.get_parameter(name))
+        for root in modules
+        for module in root.modules()
+        for name in getattr(module, "undecayed", ())
+    }
+    trained = [p for module in modules for p in module.parameters() if p.requires_grad]
+    spared = [p for p in trained if id(p) in undecayed]
+    groups: list[dict[str, Any]] = [{"params": [p for p in trained if id(p) not in undecayed]}]
+    return [*groups, {"params": spared, "weight_decay": 0.0}] if spared else groups
 
 
 class _EpochPlan:
@@ -297,20 +345,22 @@ class _EpochPlan:
             self._slots = ((starts + epoch) % material.views_NV.shape[1]).to(device)
             self._views = material.views_NV.gather(1, self._slots[:, None]).squeeze(1)
 
-    def batch(self, position: int, *, with_teacher: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Indices (B,), augmented uint8 images (B, C, H, W), and the teacher's features (B, C_t)."""
+    def batch(self, position: int, *, needs: frozenset[str]) -> tuple[Tensor, Tensor, Tensor, Features | None]:
+        """Indices (B,), augmented uint8 images (B, C, H, W), their targets, and what is needed of the teacher."""
         material = self._material
         size = material.batch_size
         indices = self._order[position * size : (position + 1) * size]
-        images = material.augmentation.apply(
-            material.images_NCHW.index_select(0, indices), self._views.index_select(0, indices)
-        )
-        if not with_teacher:
-            return indices, images, None
-        if material.bank_NVC is None or self._slots is None:
+        views = self._views.index_select(0, indices)
+        images = material.augmentation.apply(material.images_NCHW.index_select(0, indices), views)
+        targets = material.targets_N[indices]
+        if targets.is_floating_point():
+            targets = material.augmentation.apply_points(targets, views, flip_pairs=material.flip_pairs)
+        if not needs:
+            return indices, images, targets, None
+        if material.bank is None or self._slots is None:
             assert material.teacher is not None
-            return indices, images, material.teacher.features(images)
-        return indices, images, material.bank_NVC[indices, self._slots[indices]]
+            return indices, images, targets, material.teacher.features(images, maps=needs - {POOLED})
+        return indices, images, targets, material.bank.features(indices, self._slots[indices])
 
 
 def _generator(seed: int, *, epoch: int) -> torch.Generator:

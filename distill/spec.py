@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-Auto = Literal["auto"]
-DatasetFormat = Literal["auto", "npz", "idx", "imagefolder"]
+from distill import recipes
+from distill.errors import InputError
+from distill.method_specs import Auto, MethodSpec, Spec, SRRLMethod
 
-
-class Spec(BaseModel):
-    """Frozen, finite, and without room for a misspelt field."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+PointIndex = Annotated[int, Field(ge=0, le=10_000)]
+DatasetFormat = Literal["auto", "npz", "idx", "cifar", "imagefolder", "wflw", "300w"]
 
 
 class NetworkOptions(Spec):
     """What may be varied about a network of the zoo."""
 
     width: float = Field(default=1.0, gt=0, le=16)
-    """Multiplies every channel count; the result is rounded to whole channels."""
+    """Multiplies every channel count; the result is rounded to whole channels, in a ShuffleNet to whole groups.
+    MobileNetV2 keeps the 1280 of its last convolution below a width of 1."""
     stem_stride: Literal[1, 2] = 1
-    """Stride of the first convolution: 2 halves every map and quarters the work."""
+    """Stride of the first convolution: 2 halves every map and quarters the work. Not for mobilenetv2, whose stem
+    has it already, nor for the shufflenets, whose stem is 1x1."""
 
 
 class TeacherRef(Spec):
@@ -43,16 +45,18 @@ class TeacherRef(Spec):
 
 
 class DatasetRef(Spec):
-    """A data set by id, or given inline by its upload."""
+    """A data set by id, or given inline by its upload or by the name of a public one."""
 
     id: str | None = None
     upload_id: str | None = None
+    preset: str | None = None
+    """A name from GET /presets; its files must be in the operator's folder."""
     format: DatasetFormat = "auto"
 
     @model_validator(mode="after")
     def _one_way(self) -> DatasetRef:
-        if (self.id is None) == (self.upload_id is None):
-            raise ValueError("give either id or upload_id")
+        if [self.id, self.upload_id, self.preset].count(None) != 2:
+            raise ValueError("give exactly one of id, upload_id and preset")
         return self
 
 
@@ -64,41 +68,6 @@ class StudentSpec(Spec):
     options: NetworkOptions = NetworkOptions()
 
 
-class SRRLSettings(Spec):
-    """Softmax regression representation learning (Yang et al., ICLR 2021)."""
-
-    feature_weight: float = Field(default=1.0, ge=0)
-    """alpha, the weight of L_FM: the student's connected, pooled feature against the teacher's."""
-    regression_weight: float = Field(default=1.0, ge=0)
-    """beta, the weight of L_SR: the student's connected feature through the teacher's frozen classifier."""
-    label_weight: float = Field(default=1.0, ge=0)
-    """The weight of the cross-entropy of the student's own head."""
-    regression_loss: Literal["l2", "ce", "kl"] = "l2"
-    """How L_SR compares: on logits (l2, the paper's choice), or on probabilities."""
-    reduction: Literal["mean", "sum"] = "mean"
-    """Over channels and classes: mean as in the authors' code, sum as in the paper. The batch is always averaged."""
-    activation: Literal["auto", "relu", "none"] = "auto"
-    """What ends the connector; auto is relu when the teacher's features are never negative."""
-    head: Literal["own", "teacher"] = "own"
-    """What classifies in the result: the student's own linear layer, or the connector and the teacher's classifier."""
-
-
-class SRRLMethod(Spec):
-    """Feature matching and softmax regression at the penultimate layer."""
-
-    type: Literal["srrl"]
-    srrl: SRRLSettings = SRRLSettings()
-
-
-class CEMethod(Spec):
-    """Labels alone: plain training, the control that every report shows."""
-
-    type: Literal["ce"]
-
-
-MethodSpec = Annotated[SRRLMethod | CEMethod, Field(discriminator="type")]
-
-
 class TrainingSpec(Spec):
     """How long, how fast, on what."""
 
@@ -108,10 +77,19 @@ class TrainingSpec(Spec):
     """The peak; the schedule starts or ends below it."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] | Auto = "auto"
     optimizer: Literal["sgd"] = "sgd"
-    """SGD with Nesterov momentum 0.9."""
-    schedule: Literal["auto", "one_cycle", "cosine", "constant"] = "auto"
-    augmentation: Literal["auto", "none", "flip", "crop_flip"] = "auto"
-    """crop_flip: zero-pad by an eighth of the side, crop back, flip; the same for student and baseline."""
+    """SGD with momentum."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: Annotated[bool, Field(strict=True)] | Auto = "auto"
+    """Nesterov's form of the momentum, which looks ahead; the published recipes do without."""
+    schedule: Literal["auto", "one_cycle", "cosine", "constant", "step"] = "auto"
+    """step: the peak from the start, multiplied by `gamma` after each of the `milestones`."""
+    milestones: Annotated[list[Annotated[int, Field(ge=1, le=1000)]], Field(max_length=20)] | Auto = "auto"
+    """Epochs after which a stepped rate drops, rising; auto: at the same shares of the run as the nearest recipe's."""
+    gamma: float = Field(default=0.1, gt=0, le=1)
+    """What is left of a stepped rate at a milestone."""
+    augmentation: Literal["auto", "none", "flip", "crop", "crop_flip", "resized_crop_flip"] = "auto"
+    """crop: zero-pad by an eighth of the side, crop back. resized_crop: a box of 8 to 100 % of the area, scaled to the
+    image's size. Each with flip, or crop alone; the same for student and baseline."""
     views: Annotated[int, Field(ge=1, le=1024)] | Literal["auto", "fresh"] = "auto"
     """How many augmented views of each image are used; the teacher sees each once. fresh: new ones each epoch."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -121,14 +99,58 @@ class TrainingSpec(Spec):
     max_runtime_seconds: int = Field(default=14400, ge=10, le=30 * 86400)
     """Counted over all attempts; the student so far is kept."""
 
+    @field_validator("milestones")
+    @classmethod
+    def _rising_within(cls, milestones: list[int] | Auto, info: ValidationInfo) -> list[int] | Auto:
+        if milestones == "auto" or not milestones:
+            return milestones
+        if any(later <= earlier for earlier, later in pairwise(milestones)):
+            raise ValueError("milestones must rise")
+        schedule, epochs = info.data.get("schedule"), info.data.get("epochs")
+        if schedule not in ("auto", "step", None):
+            raise ValueError(f"milestones belong to the schedule step, not to {schedule}")
+        if isinstance(epochs, int) and milestones[-1] >= epochs:
+            raise ValueError(f"the milestone {milestones[-1]} is not before the end, after {epochs} epochs")
+        return milestones
+
+    @field_validator("nesterov")
+    @classmethod
+    def _needs_momentum(cls, nesterov: bool | Auto, info: ValidationInfo) -> bool | Auto:
+        if nesterov is True and info.data.get("momentum") == 0:
+            raise ValueError("Nesterov's form needs a momentum above 0")
+        return nesterov
+
+
+def _student_or_recipe(schema: dict[str, Any]) -> None:
+    """Says in the JSON schema that a recipe brings its student along."""
+    schema["required"].remove("student")
+    schema["anyOf"] = [{"required": ["student"]}, {"required": ["recipe"]}]
+
+
+class LandmarkSpec(Spec):
+    """Of data sets with landmarks: by what loss their points are learnt, and by what length errors are divided."""
+
+    loss: Literal["l1", "l2", "smooth_l1", "wing"] = "l1"
+    """In pixels of the image that the student sees, times 8 / side, which makes it about as large as that of classes;
+    wing: Feng et al., CVPR 2018, with w 10 and epsilon 2 pixels."""
+    normaliser: Literal["auto", "box"] | tuple[PointIndex, PointIndex] = "auto"
+    """The length: between two points, or the root of the area of the box about all; auto: as the data set says, which
+    is the outer corners of the eyes for WFLW and 300W."""
+
 
 class DistillSpec(Spec):
     """The body of POST /distill."""
 
+    model_config = ConfigDict(json_schema_extra=_student_or_recipe)
+
+    recipe: str | None = Field(default=None, max_length=100)
+    """An id from GET /recipes: gives the student, the method and the training where the request does not."""
     name: str = Field(default="", max_length=200)
     teacher: TeacherRef
     student: StudentSpec
     dataset: DatasetRef
+    landmarks: LandmarkSpec | None = None
+    """Only for data sets with landmarks; left out, its defaults hold."""
     method: MethodSpec = SRRLMethod(type="srrl")
     training: TrainingSpec = TrainingSpec()
     outputs: list[Literal["safetensors", "connector"]] = Field(default=["safetensors"], max_length=2)
@@ -137,15 +159,17 @@ class DistillSpec(Spec):
         default={}, max_length=16
     )
 
-
-def method_schemas() -> list[dict[str, Any]]:
-    """Name, summary and JSON schema with defaults of every method."""
-    methods: list[type[Spec]] = [SRRLMethod, CEMethod]
-    return [
-        {
-            "type": m.model_fields["type"].annotation.__args__[0],  # type: ignore[union-attr]
-            "summary": m.__doc__,
-            "schema": m.model_json_schema(),
-        }
-        for m in methods
-    ]
+    @model_validator(mode="before")
+    @classmethod
+    def _completed(cls, body: Any) -> Any:
+        if not isinstance(body, dict):
+            return body
+        try:
+            return recipes.complete(body)
+        except InputError as error:
+            # The message last: pydantic fills in one name after the other, and it may hold braces of its own.
+            told = {"hint": error.hint, "did_you_mean": error.did_you_mean, "message": error.message}
+            # As an error of pydantic's own, which can say where: at the recipe and not at the whole body.
+            kind = PydanticCustomError("recipe_unknown", "{message}", told)
+            place = InitErrorDetails(type=kind, loc=("recipe",), input=body["recipe"])
+            raise ValidationError.from_exception_data(cls.__name__, [place]) from error

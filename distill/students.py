@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from distill import tensorfile
+from distill.anatomy import LAST
+from distill.batch import ResultHead
+from distill.objective import answer
 from distill.taps import Tap
 
-_DTYPES = {torch.float32: "F32", torch.int64: "I64"}
+_DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.uint8: "U8"}
 
 
 class ReusedHead(nn.Module):
@@ -22,22 +25,21 @@ class ReusedHead(nn.Module):
     in the file, so that either head can be used later.
     """
 
-    def __init__(self, network: nn.Module, *, connector: nn.Module, classifier: nn.Linear) -> None:
+    def __init__(self, network: nn.Module, *, head: ResultHead) -> None:
         super().__init__()
         self.network = network
-        self.connector = connector
-        self.classifier = classifier
-        self._tap = Tap(network)
+        self.connector = head.connector
+        self.classifier = head.classifier
+        self._head = head
+        self._tap = Tap(network, maps=[LAST])
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        connected: Tensor = self.connector(self._tap(images_BCHW).map_BCHW)
-        logits: Tensor = self.classifier(connected.mean(dim=(2, 3)))
-        return logits
+        return answer(self._head, self._tap(images_BCHW))
 
 
-def state_with_head(network: nn.Module, *, connector: nn.Module, classifier: nn.Linear) -> dict[str, Tensor]:
+def state_with_head(network: nn.Module, *, head: ResultHead) -> dict[str, Tensor]:
     """The state of the :class:`ReusedHead` of these parts, without making one: its tap would stay on the network."""
-    parts = {"network": network, "connector": connector, "classifier": classifier}
+    parts = {"network": network, "connector": head.connector, "classifier": head.classifier}
     return {f"{part}.{name}": value for part, m in parts.items() for name, value in m.state_dict().items()}
 
 

@@ -1,4 +1,4 @@
-"""Reading a network's last map and penultimate feature by hooks, and the proof that they are the right ones.
+"""Reading a network's maps and penultimate feature by hooks, and the proofs that they are the right ones.
 
 The map that counts is **the input of global pooling**. "The tensor one before last" is another one in
 WRN (before the last batch norm and ReLU), MobileNetV2 and ShuffleNetV2, and a student matched to it
@@ -7,12 +7,14 @@ learns the wrong thing without any error to see.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from distill.anatomy import LAST, Anatomy
 from distill.errors import InputError
 
 
@@ -21,43 +23,92 @@ class Features:
     """What one forward pass of a network shows.
 
     Attributes:
-        map_BCHW: the input of global pooling.
         pooled_BC: the input of the classifier.
         logits_BK: the output.
+        maps: name -> (B, C, H, W), those that were asked for: ``stage1``, ..., and ``last``, which is the
+            input of global pooling.
     """
 
-    map_BCHW: Tensor
     pooled_BC: Tensor
     logits_BK: Tensor
+    maps: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Tap:
     """Calls a network and returns its :class:`Features`.
 
     Args:
-        network: has the two modules named below; left as it is.
-        pooling: the module whose input is the last map.
-        classifier: the last linear module.
+        network: left as it is.
+        maps: names of the maps to keep; ``last`` is passed over where the network has none.
+        anatomy: where the parts are; None takes the network's own ``anatomy``.
     """
 
-    def __init__(self, network: nn.Module, *, pooling: str = "avgpool", classifier: str = "fc") -> None:
+    def __init__(self, network: nn.Module, *, maps: Iterable[str] = (), anatomy: Anatomy | None = None) -> None:
         self.network = network
+        self.anatomy = anatomy or anatomy_of(network)
         self._seen: dict[str, Tensor] = {}
-        self._handles = [
-            network.get_submodule(name).register_forward_pre_hook(self._keep(key))
-            for key, name in (("map", pooling), ("pooled", classifier))
-        ]
+        self._handles = []
+        self._blank: Tensor | None = None
+        modules = self.anatomy.maps
+        for name in maps:
+            if name == LAST and name not in modules:
+                continue
+            module = network.get_submodule(modules[name])
+            hook = (
+                module.register_forward_pre_hook(self._keep_input(name))
+                if name == LAST
+                else (module.register_forward_hook(self._keep_output(name)))
+            )
+            self._handles.append(hook)
+        for number, name in enumerate(self.anatomy.classifiers):
+            module = network.get_submodule(name)
+            self._handles.append(module.register_forward_pre_hook(self._keep_input(_classifier_key(number))))
 
-    def _keep(self, key: str) -> Any:
+    def _keep_input(self, key: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             self._seen[key] = inputs[0]
 
         return hook
 
+    def _keep_output(self, key: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            self._seen[key] = output
+
+        return hook
+
     def __call__(self, images_BCHW: Tensor) -> Features:
-        logits = self.network(images_BCHW)
+        if self._blank is None or self._blank.shape[1:] != images_BCHW.shape[1:]:
+            self._blank = torch.zeros_like(images_BCHW[:1])
+        return self._features(self.network(images_BCHW))
+
+    def resume(self, name: str, map_BCHW: Tensor) -> Features:
+        """The rest of the network behind one of its stages, fed another map than its own; carries gradient.
+
+        The network must have been called before. The part before the stage runs on one blank image, since
+        its answer is thrown away.
+
+        Args:
+            name: of a stage, or ``last``.
+            map_BCHW: of the shape that the network itself has there, but for the batch.
+        """
+        assert self._blank is not None
+        module = self.network.get_submodule(self.anatomy.maps[name])
+        if name == LAST:
+            handle = module.register_forward_pre_hook(lambda _module, _inputs: (map_BCHW,))
+        else:
+            handle = module.register_forward_hook(lambda _module, _inputs, _output: map_BCHW)
+        try:
+            return self._features(self.network(self._blank))
+        finally:
+            handle.remove()
+
+    def _features(self, logits_BK: Tensor) -> Features:
         # Taken out, so that no graph outlives its step.
-        return Features(self._seen.pop("map"), self._seen.pop("pooled"), logits)
+        seen, self._seen = self._seen, {}
+        keys = [_classifier_key(number) for number in range(len(self.anatomy.classifiers))]
+        # A 1x1 convolution is given (B, C, 1, 1).
+        pooled = torch.cat([seen.pop(key).flatten(1) for key in keys], dim=1)
+        return Features(pooled, logits_BK, seen)
 
     def close(self) -> None:
         """Remove the hooks."""
@@ -65,11 +116,48 @@ class Tap:
             handle.remove()
 
 
+def anatomy_of(network: nn.Module) -> Anatomy:
+    """What the network declares of itself."""
+    anatomy = network.anatomy
+    assert isinstance(anatomy, Anatomy)
+    return anatomy
+
+
+def linear_head(network: nn.Module) -> nn.Linear:
+    """The network's head as one linear layer of its own, on the same device: pooled (B, C) to logits (B, K).
+
+    Several classifiers become one that reads their inputs side by side and answers the mean of their logits.
+
+    Raises:
+        InputError: ``teacher_head_unsupported`` when the head is no linear layer.
+    """
+    layers = [network.get_submodule(name) for name in anatomy_of(network).classifiers]
+    for layer in layers:
+        is_pointwise = isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1
+        if not (isinstance(layer, nn.Linear) or is_pointwise):
+            raise InputError(
+                "teacher_head_unsupported",
+                f"The classifier is a {type(layer).__name__}.",
+                hint="The last layer must be linear.",
+                param="/teacher",
+            )
+    weight_KC = torch.cat([_weight(layer).detach().flatten(1) for layer in layers], dim=1) / len(layers)
+    biases = [layer.bias.detach() for layer in layers if isinstance(layer.bias, Tensor)]
+    head = nn.Linear(weight_KC.shape[1], weight_KC.shape[0], device=weight_KC.device)
+    with torch.no_grad():
+        head.weight.copy_(weight_KC)
+        head.bias.zero_()
+        for bias in biases:
+            head.bias.add_(bias / len(layers))
+    return head
+
+
 @torch.no_grad()
 def prove(tap: Tap, classifier: nn.Linear, *, images_BCHW: Tensor, tolerance: float = 1e-3) -> None:
     """Show on real images that the tap sees what the classifier classifies.
 
-    Both sides must hold: the map's spatial mean is the classifier's input, and ``W p + b`` are the logits.
+    Both sides must hold: the last map's spatial mean is the classifier's input (where the network declares a
+    global pooling), and ``W p + b`` are the logits.
 
     Args:
         tap: of a network in eval mode.
@@ -81,20 +169,49 @@ def prove(tap: Tap, classifier: nn.Linear, *, images_BCHW: Tensor, tolerance: fl
         InputError: ``teacher_head_unsupported``, saying which side failed and by how much.
     """
     seen = tap(images_BCHW)
-    pooled = seen.map_BCHW.float().mean(dim=(2, 3)) if seen.map_BCHW.dim() == 4 else seen.map_BCHW.float()
+    if LAST in seen.maps:
+        pooled = seen.maps[LAST].float().mean(dim=(2, 3))
+        _compare(pooled, seen.pooled_BC, "the mean of the last map is the classifier's input", tolerance)
     logits = nn.functional.linear(seen.pooled_BC.float(), classifier.weight.float(), classifier.bias)
-    for left, right, claim in (
-        (pooled, seen.pooled_BC, "the mean of the last map is the classifier's input"),
-        (logits, seen.logits_BK, "W p + b are the logits"),
-    ):
-        fits = left.shape == right.shape
-        gap = float((left - right.float()).abs().max()) if fits else float("nan")
-        scale = max(1.0, float(right.float().abs().max()))
-        if not fits or not gap <= tolerance * scale:
-            raise InputError(
-                "teacher_head_unsupported",
-                f"On {len(images_BCHW)} probe images it does not hold that {claim}: "
-                + (f"they differ by {gap:.3g}." if fits else f"shapes {list(left.shape)}, {list(right.shape)}."),
-                hint="SRRL needs one linear classifier behind global average pooling.",
-                param="/teacher",
-            )
+    _compare(logits, seen.logits_BK, "W p + b are the logits", tolerance)
+
+
+@torch.no_grad()
+def prove_resumable(tap: Tap, *, names: Iterable[str], images_BCHW: Tensor, tolerance: float = 1e-3) -> None:
+    """Show that everything behind a stage depends on that stage's map alone.
+
+    Args:
+        tap: of a network in eval mode; keeps the maps of ``names``.
+        names: of stages.
+
+    Raises:
+        InputError: ``teacher_head_unsupported``, naming the stage.
+    """
+    seen = tap(images_BCHW)
+    for name in names:
+        again = tap.resume(name, seen.maps[name])
+        _compare(again.logits_BK, seen.logits_BK, f"behind {name} nothing but its map is read", tolerance)
+
+
+def _compare(left: Tensor, right: Tensor, claim: str, tolerance: float) -> None:
+    fits = left.shape == right.shape
+    gap = float((left.float() - right.float()).abs().max()) if fits else float("nan")
+    scale = max(1.0, float(right.float().abs().max()))
+    if not fits or not gap <= tolerance * scale:
+        raise InputError(
+            "teacher_head_unsupported",
+            f"On {len(right)} probe images it does not hold that {claim}: "
+            + (f"they differ by {gap:.3g}." if fits else f"shapes {list(left.shape)}, {list(right.shape)}."),
+            hint="SRRL needs a linear classifier, and behind a stage nothing but what follows from it.",
+            param="/teacher",
+        )
+
+
+def _classifier_key(number: int) -> str:
+    return f"classifier{number}"
+
+
+def _weight(layer: nn.Module) -> Tensor:
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from distill.batch import POOLED
 from distill.errors import RunError
-from distill.taps import Tap
+from distill.taps import Features, Tap
 
 
 def freeze(network: nn.Module) -> nn.Module:
@@ -23,6 +24,8 @@ class Teacher:
     """A frozen network behind its tap, with the normalisation it was trained with.
 
     Attributes:
+        tap: keeps every map that may be asked for.
+        classifier: its head as one linear layer.
         prepare: uint8 images (B, C, H, W) to what the network takes.
         precision: the type that its forward pass computes in.
     """
@@ -33,16 +36,39 @@ class Teacher:
     precision: torch.dtype
 
     @torch.no_grad()
-    def features(self, images_BCHW: Tensor) -> Tensor:
-        """Penultimate features (B, C_t) in float32 of uint8 images (B, C, H, W)."""
+    def features(self, images_BCHW: Tensor, *, maps: Iterable[str] = ()) -> Features:
+        """What it makes of uint8 images (B, C, H, W), in float32: feature, logits ``W p + b``, and the maps named."""
         with torch.autocast(images_BCHW.device.type, dtype=self.precision, enabled=self.precision != torch.float32):
             seen = self.tap(self.prepare(images_BCHW))
-        return seen.pooled_BC.float()
+        pooled_BC = seen.pooled_BC.float()
+        return Features(pooled_BC, self.logits(pooled_BC), {name: seen.maps[name].float() for name in maps})
 
     @torch.no_grad()
     def logits(self, pooled_BC: Tensor) -> Tensor:
         """``W p + b`` in float32, (B, K)."""
         return nn.functional.linear(pooled_BC.float(), self.classifier.weight, self.classifier.bias)
+
+    def resume(self, name: str, map_BCHW: Tensor) -> Tensor:
+        """Logits (B, K) in float32 of the rest of the network behind a map of its own shape; carries gradient."""
+        return self.tap.resume(name, map_BCHW).logits_BK.float()
+
+
+@dataclass(frozen=True)
+class FeatureBank:
+    """A teacher's features of every image in every one of its views.
+
+    Attributes:
+        values: ``pooled`` (N, V, C_t), and maps (N, V, C, H, W) by name; float32.
+    """
+
+    teacher: Teacher
+    values: Mapping[str, Tensor]
+
+    def features(self, indices_B: Tensor, slots_B: Tensor) -> Features:
+        """As :meth:`Teacher.features` of these images in these views."""
+        kept = {name: value[indices_B, slots_B] for name, value in self.values.items()}
+        pooled_BC = kept.pop(POOLED)
+        return Features(pooled_BC, self.teacher.logits(pooled_BC), kept)
 
 
 @torch.no_grad()
@@ -52,23 +78,29 @@ def feature_bank(
     num_images: int,
     num_views: int,
     view: Callable[[Tensor, int], Tensor],
+    maps: Iterable[str] = (),
     batch_size: int = 500,
     device: torch.device,
-) -> Tensor:
-    """The teacher's features of every image in every one of its views, (N, V, C_t) in float32.
+) -> FeatureBank:
+    """Ask the teacher once about every image in every view, on the device.
 
     Always filled in the same order and batches, so that a resumed run sees the same numbers bit for bit.
 
     Args:
         view: image indices (B,) and a view slot to uint8 images (B, C, H, W).
+        maps: names of maps to keep beside the pooled feature.
     """
-    width = teacher.classifier.in_features
-    bank = torch.empty(num_images, num_views, width, device=device)
+    names = tuple(maps)
+    values: dict[str, Tensor] = {}
     for slot in range(num_views):
         for start in range(0, num_images, batch_size):
             indices = torch.arange(start, min(start + batch_size, num_images), device=device)
-            bank[indices, slot] = teacher.features(view(indices, slot))
-    return bank
+            seen = teacher.features(view(indices, slot), maps=names)
+            for name, value in {POOLED: seen.pooled_BC, **seen.maps}.items():
+                if name not in values:
+                    values[name] = torch.empty(num_images, num_views, *value.shape[1:], device=device)
+                values[name][indices, slot] = value
+    return FeatureBank(teacher, values)
 
 
 def check_above_chance(logits_NK: Tensor, labels_N: Tensor) -> float:

@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from distill import checkpoint, evaluation, events, plan, students
+from distill import checkpoint, events, plan, students
+from distill.method_specs import CEMethod, MethodSpec
 from distill.methods.srrl import SRRL
+from distill.networks.binarisation import pack_bits
 from distill.preparation import Prepared, TeacherFile, open_teacher, prepare
-from distill.registry import build_method, build_network, load_student
-from distill.reporting import network_report
-from distill.runs import Diverged, Run
-from distill.spec import CEMethod, DistillSpec, SRRLMethod
+from distill.published import published
+from distill.registry import load_student
+from distill.reporting import cost_figures
+from distill.runs import Diverged, Material, Run
+from distill.spec import DistillSpec
 
 _MAX_ROLLBACKS = 2
 
@@ -73,41 +75,33 @@ class _Job:
         shutil.rmtree(self.out, ignore_errors=True)  # of an attempt that is over
         self.out.mkdir(parents=True)
         self.num_files = 0
-        names: list[events.RunName] = ["student", "baseline"] if plan.has_baseline(spec) else ["student"]
-        self.steps_per_run = prepared.material.epochs * prepared.material.steps_per_epoch
-        self.runs = {name: self._new_run(name, number, len(names)) for number, name in enumerate(names)}
+        methods: dict[events.RunName, tuple[MethodSpec, Material]] = {"student": (self.spec.method, prepared.material)}
+        labelled = prepared.material.labelled()
+        if plan.has_baseline(spec) and labelled is not None:
+            methods["baseline"] = (CEMethod(type="ce"), labelled)
+        self.total_steps = sum(material.total_steps for _, material in methods.values())
+        self.runs: dict[events.RunName, Run] = {}
+        first_step = 0
+        for name, (method, material) in methods.items():
+            self.runs[name] = self._new_run(name, method, material, first_step=first_step)
+            first_step += material.total_steps
         self.rollbacks = 0
         self.history: list[events.Metric] = []
         self.written: int | None = None
         """Step of the newest checkpoint."""
 
-    def _new_run(self, name: events.RunName, number: int, count: int) -> Run:
+    def _new_run(self, name: events.RunName, method: MethodSpec, material: Material, *, first_step: int) -> Run:
         # The same seed for each: student and baseline start from the same weights.
         torch.manual_seed(self.spec.training.seed)
         random.seed(self.spec.training.seed)
-        teacher = self.prepared.teacher
-        network = build_network(
-            self.spec.student.architecture,
-            options=self.spec.student.options,
-            num_classes=self.prepared.num_classes,
-            in_channels=self.prepared.in_channels,
-        )
-        classifier = nn.Linear(teacher.classifier.in_features, teacher.classifier.out_features)
-        classifier.load_state_dict(teacher.classifier.state_dict())
-        own = network.get_submodule("fc")
-        assert isinstance(own, nn.Linear)
-        method = build_method(
-            self.spec.method if name == "student" else CEMethod(type="ce"),
-            classifier=classifier,
-            student_width=own.in_features,
-        )
+        network = self.prepared.student(self.spec)
         return Run(
             name,
             network=network,
-            method=method,
-            material=self.prepared.material,
-            first_step=number * self.steps_per_run,
-            total_steps=count * self.steps_per_run,
+            objective=self.prepared.objective(method, network),
+            material=material,
+            first_step=first_step,
+            total_steps=self.total_steps,
         )
 
     def run(self) -> Generator[events.Event]:
@@ -128,7 +122,7 @@ class _Job:
         report = self._report({name: Path(file.path) for name, file in files.items()})
         yield from files.values()
         yield events.Report(report=report)
-        yield events.Finished(step=len(self.runs) * self.steps_per_run)
+        yield events.Finished(step=self.total_steps)
 
     def _resume(self) -> Generator[events.Event]:
         state, refused = checkpoint.load_latest(self.checkpoints)
@@ -150,12 +144,14 @@ class _Job:
             except Diverged as diverged:
                 yield self._roll_back(run, diverged)
                 continue
-            accuracy = self._evaluate(run)
-            if accuracy is not None:
-                values = {f"{run.prefix}val/top1": accuracy}
+            score = self._evaluate(run)
+            if score is not None:
+                task = self.prepared.task
+                values = {f"{run.prefix}val/{task.headline}": score}
                 yield self._noted(events.Metric(step=run.step, epoch=run.epoch, values=values))
-                if accuracy >= run.best or run.epoch == epochs:
-                    run.best = max(run.best, accuracy)
+                goodness = -score if task.falls else score
+                if goodness >= run.best or run.epoch == epochs:
+                    run.best = max(run.best, goodness)
                     yield self._publish(run)
             # Last, so that a crash before it repeats the epoch and loses none of what it says.
             self._save(run)
@@ -168,16 +164,16 @@ class _Job:
         return event
 
     def _evaluate(self, run: Run) -> float | None:
-        """Accuracy after an epoch, if this is one after which it is taken.
+        """The task's headline after an epoch, if this is one after which it is taken.
 
         Always after the first and the last; between them whenever as many images were trained on as are
         evaluated, so that looking costs at most a third of what training does.
         """
-        material = self.prepared.material
+        material = run.material
         every = math.ceil(len(material.test_images_NCHW) / len(material.images_NCHW))
         if run.epoch not in (1, material.epochs) and run.epoch % every:
             return None
-        return evaluation.top_k(run.evaluate().logits_NK, self.prepared.test_labels_N)
+        return self.prepared.task.score(run.evaluate())
 
     def _roll_back(self, run: Run, diverged: Diverged) -> events.Log:
         self.rollbacks += 1
@@ -222,72 +218,83 @@ class _Job:
         """The student as it is, under a name that no later one takes."""
         self.num_files += 1
         path = self.out / f"{run.name}-{self.num_files}.safetensors"
-        state = run.network.state_dict()
-        if self._head(run) == "teacher":
-            assert isinstance(run.method, SRRL)
-            state = students.state_with_head(
-                run.network, connector=run.method.connector, classifier=run.method.classifier
-            )
+        head = run.objective.result_head
+        if head is None:
+            state = pack_bits(run.network, run.network.state_dict())
+        else:
+            state = pack_bits(run.network, students.state_with_head(run.network, head=head), prefix="network.")
         students.save(state, path, metadata=self._metadata(run))
         return events.Artifact(name=f"{run.name}.safetensors", path=str(path))
 
-    def _head(self, run: Run) -> str:
+    def _method_name(self) -> str:
+        """``srrl``, or ``srrl + kd`` where methods are combined."""
         method = self.spec.method
-        return method.srrl.head if run.name == "student" and isinstance(method, SRRLMethod) else "own"
+        extra = [] if isinstance(method, CEMethod) else method.extra
+        return " + ".join([method.type, *(term.type for term in extra)])
 
     def _metadata(self, run: Run) -> dict[str, Any]:
         prepared = self.prepared
         metadata: dict[str, Any] = {
             "architecture": self.spec.student.architecture,
             "options": self.spec.student.options.model_dump(mode="json"),
-            "num_classes": str(prepared.num_classes),
+            "num_classes": str(prepared.num_outputs),
             "in_channels": str(prepared.in_channels),
             "image_size": list(prepared.image_shape[1:]),
             "classes": prepared.classes,
+            "task": prepared.task_name,
             "mean": prepared.mean,
             "std": prepared.std,
-            "head": self._head(run),
-            "method": self.spec.method.type if run.name == "student" else "ce",
+            "head": _head_name(run),
+            "method": self._method_name() if run.name == "student" else "ce",
             "epoch": str(run.epoch),
         }
-        if self._head(run) == "teacher":
-            metadata["connector"] = self._connector_facts(run)
+        head = run.objective.result_head
+        if head is not None:
+            metadata["connector"] = head.facts
         return metadata
-
-    def _connector_facts(self, run: Run) -> dict[str, Any]:
-        assert isinstance(run.method, SRRL)
-        connector = run.method.connector
-        widths = [connector.conv.in_channels, connector.conv.out_channels]
-        return {"widths": widths, "activation": "relu" if connector.relu else "none"}
 
     # ------------------------------------------------------------ result
 
     def _report(self, files: dict[events.RunName, Path]) -> dict[str, Any]:
         """Every network's figures; costs are measured on the very files that are handed out."""
-        prepared = self.prepared
-        labels = prepared.test_labels_N
-        column = partial(network_report, labels_N=labels, image_shape=prepared.image_shape)
+        prepared, task = self.prepared, self.prepared.task
+        costs = partial(cost_figures, image_shape=prepared.image_shape)
         teacher = self.inputs.teacher
         found = {name: run.evaluate() for name, run in self.runs.items()}
         report: dict[str, Any] = {
-            "head": self._head(self.runs["student"]),
-            "method": self.spec.method.type,
+            "head": _head_name(self.runs["student"]),
+            "method": self._method_name(),
+            "task": prepared.task_name,
             "classes": prepared.classes,
-            "images": {"train": len(prepared.material.images_NCHW), "test": len(labels)},
-            "teacher": column(
-                open_teacher(teacher)[0], prepared.teacher_answers, num_bytes=teacher.path.stat().st_size
-            ),
+            "images": {
+                "train": len(prepared.material.images_NCHW),
+                "test": len(prepared.material.test_images_NCHW),
+            },
+            "teacher": {
+                **task.figures(prepared.teacher_answers),
+                **costs(open_teacher(teacher)[0], num_bytes=teacher.path.stat().st_size),
+            },
             "baseline": None,
-            "disagreements": evaluation.worst_disagreements(found["student"], prepared.teacher_answers, labels),
+            "published": published(self.spec, teacher=teacher.architecture, num_classes=prepared.num_outputs),
+            "disagreements": task.disagreements(found["student"]),
         }
         for name, path in files.items():
-            report[name] = column(load_student(path), found[name], num_bytes=path.stat().st_size)
-            report[name] |= evaluation.likeness_figures(found[name], prepared.teacher_answers)
+            report[name] = {
+                **task.figures(found[name]),
+                **costs(load_student(path), num_bytes=path.stat().st_size),
+                **task.likeness(found[name]),
+            }
         return report
 
     def _connector_file(self) -> Generator[events.Event]:
-        run = self.runs["student"]
-        if "connector" in self.spec.outputs and isinstance(run.method, SRRL):
-            path = self.out / "connector.safetensors"
-            students.save(run.method.state_dict(), path, metadata=self._connector_facts(run))
-            yield events.Artifact(name=path.name, path=str(path))
+        if "connector" not in self.spec.outputs:
+            return
+        for method in self.runs["student"].objective.methods:
+            if isinstance(method, SRRL):
+                path = self.out / "connector.safetensors"
+                students.save(method.state_dict(), path, metadata={"connectors": method.facts()})
+                yield events.Artifact(name=path.name, path=str(path))
+
+
+def _head_name(run: Run) -> str:
+    return "own" if run.objective.result_head is None else "teacher"

@@ -89,7 +89,7 @@ def _require(request: Request) -> None:
         for flag, there in (
             ("--teacher", request.teacher or "teacher" in request.body),
             ("--data", request.dataset or "dataset" in request.body),
-            ("--student", "student" in request.body),
+            ("--student", "student" in request.body or "recipe" in request.body),
         )
         if not there
     ]

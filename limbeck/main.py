@@ -118,7 +118,7 @@ def submit(
     teacher_width: Annotated[float | None, typer.Option(help="Multiplies its channels.")] = None,
     teacher_stem_stride: Annotated[int | None, typer.Option(min=1, max=2)] = None,
     data: Annotated[Path | None, typer.Option(help="NPZ, IDX or ImageFolder zip.")] = None,
-    data_format: Annotated[str | None, typer.Option(help="auto, npz, idx or imagefolder.")] = None,
+    data_format: Annotated[str | None, typer.Option(help="auto, npz, idx, cifar, imagefolder, wflw or 300w.")] = None,
     student: Annotated[str | None, typer.Option(help="A name of GET /networks.")] = None,
     student_width: Annotated[float | None, typer.Option(help="Multiplies its channels.")] = None,
     student_stem_stride: Annotated[int | None, typer.Option(min=1, max=2)] = None,

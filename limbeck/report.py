@@ -7,8 +7,9 @@ from typing import Any
 
 from rich.table import Table
 
+from distill.published import in_words
 from limbeck.console import bytes_text
-from limbeck.results import Figures, Report
+from limbeck.results import Figures, Published, Report
 
 _Row = tuple[str, Callable[[Figures], str]]
 
@@ -34,12 +35,21 @@ def report_table(report: Report) -> Table:
         columns.append(("student, labels alone", baseline))
     columns.append((f"student by {method}" if method else "student", report["student"]))
     table = Table(title="Measured on the test images")
+    published = report.get("published")
     table.add_column("")
     for name, _ in columns:
         table.add_column(name, justify="right", style="bold" if name.startswith("student by") else None)
     for name, show in _ROWS:
         table.add_row(name, *(show(figures) for _, figures in columns))
+        if name == "accuracy" and published:
+            table.add_row("as published", *_published_row(published, has_baseline=bool(baseline)))
     return table
+
+
+def _published_row(published: Published, *, has_baseline: bool) -> list[str]:
+    alone = [published["baseline_top1"]] if has_baseline else []
+    shares = [published["teacher_top1"], *alone, published["top1"]]
+    return ["" if share is None else f"{share:.2%}" for share in shares]
 
 
 def conclusion(report: Report) -> str:
@@ -55,4 +65,4 @@ def conclusion(report: Report) -> str:
         parts.append("It classifies through its connector and the teacher's own classifier (head: teacher).")
     elif report.get("head") == "own":
         parts.append("It classifies with its own linear layer (head: own).")
-    return " ".join(parts)
+    return " ".join([*parts, *in_words(report.get("published"))])

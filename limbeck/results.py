@@ -74,12 +74,26 @@ class Figures(TypedDict, total=False):
     cka: float
 
 
+class Published(TypedDict):
+    """What the recipe of a job was published with; shares of 1."""
+
+    recipe: str
+    title: str
+    top1: float
+    teacher_top1: float | None
+    baseline_top1: float | None
+    rivals: dict[str, float]
+    source: str
+    departures: list[str]
+
+
 class Report(TypedDict, total=False):
     """Teacher, student and plainly trained student side by side."""
 
     teacher: Figures
     student: Figures
     baseline: Figures | None
+    published: Published | None
     head: str
     method: str
 

@@ -25,12 +25,13 @@ class InputColumns:
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     upload_id: Mapped[str] = mapped_column(String(40))
+    """Of the upload, or `preset:` and a name for a public data set."""
     filename: Mapped[str] = mapped_column(String(255))
     size: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64))
-    """Of the uploaded file."""
+    """Of the uploaded file; of a preset the digest of its files."""
     source_key: Mapped[str] = mapped_column(String(255))
-    """The uploaded file in the store."""
+    """The uploaded file in the store; empty for a preset, whose files lie where the operator put them."""
     key: Mapped[str | None] = mapped_column(String(255))
     """What trainers read, once ready."""
     status: Mapped[str] = mapped_column(String(16), default=InputStatus.PROCESSING)
@@ -55,7 +56,7 @@ class Teacher(InputColumns, Table):
 
 
 class Dataset(InputColumns, Table):
-    """Labelled images; ``report`` holds classes, counts and statistics once ready."""
+    """Images, with labels or without; ``report`` holds classes, counts and statistics once ready."""
 
     __tablename__ = "datasets"
 

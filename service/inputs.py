@@ -15,7 +15,7 @@ from distill.errors import DistillError, InputError
 from distill.spec import NetworkOptions
 from distill.tensorfile import read_header
 from models import TERMINAL, Dataset, InputStatus, Job, Teacher, db_now, utcnow
-from service import database, uploads
+from service import database, presets, uploads
 from service.artifacts import store
 from service.errors import Conflict, Fenced, Invalid, NotFound
 from service.ids import new_id
@@ -42,7 +42,7 @@ def new_teacher(upload_id: str, *, architecture: str, options: NetworkOptions, a
     upload = uploads.completed(upload_id, purpose="teacher", at=at)
     key = uploads.source_key(upload)
     try:
-        architectures.check(architecture, param=f"{at}/architecture")
+        architectures.check(architecture, options=options, param=f"{at}/architecture")
         header = read_header(store().local_path(key))
         facts = architectures.match_state(architecture, header.shapes, options=options, param=f"{at}/architecture")
     except InputError as error:
@@ -179,6 +179,9 @@ def claim_next(owner: str) -> Preparation | None:
 
 
 def _request(row: Input) -> dict[str, Any]:
+    if isinstance(row, Dataset) and (preset := presets.name_of(row)) is not None:
+        root = str(settings().resolved_presets_dir)
+        return {"kind": "dataset", "source": root, "preset": preset, "sha256": row.sha256, "attempt": row.fence}
     request: dict[str, Any] = {"source": str(store().local_path(row.source_key)), "attempt": row.fence}
     if isinstance(row, Teacher):
         request |= {

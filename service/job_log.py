@@ -59,17 +59,24 @@ def apply(session: Session, job: Job, event: events.Event) -> None:
             raise AssertionError(f"{event!r} is the supervisor's, not a record")
 
 
+HEADLINES = ("top1", "agreement", "nme")
+"""What students are followed by: accuracy, without labels agreement with the teacher, or the error of points."""
+FALLING = frozenset({"nme"})
+"""Headlines of which less is better."""
+
+
 def _merge(metrics: dict[str, Any], event: events.Metric) -> dict[str, Any]:
     """``metrics`` of the job: the teacher's, the best and the last evaluation, the baseline's last."""
     merged = dict(metrics)
-    values = event.values
-    if "teacher/val/top1" in values:
-        merged["teacher"] = {"top1": values["teacher/val/top1"]}
-    if "val/top1" in values:
-        last = {"top1": values["val/top1"], "epoch": event.epoch}
-        merged["last"] = last
-        if last["top1"] >= merged.get("best", last)["top1"]:
-            merged["best"] = last
-    if "baseline/val/top1" in values:
-        merged["baseline"] = {"top1": values["baseline/val/top1"], "epoch": event.epoch}
+    for name in HEADLINES:
+        if (teacher := event.values.get(f"teacher/val/{name}")) is not None:
+            merged["teacher"] = {name: teacher}
+        if (value := event.values.get(f"val/{name}")) is not None:
+            last = {name: value, "epoch": event.epoch}
+            merged["last"] = last
+            best = merged.get("best", last)[name]
+            if value <= best if name in FALLING else value >= best:
+                merged["best"] = last
+        if (baseline := event.values.get(f"baseline/val/{name}")) is not None:
+            merged["baseline"] = {name: baseline, "epoch": event.epoch}
     return merged

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from sqlalchemy.orm import Session
 
-from distill import architectures, plan
+from distill import architectures, compatibility, plan
+from distill.compatibility import Side
 from distill.errors import DistillError, InputError
+from distill.published import published
 from distill.spec import DatasetFormat, DatasetRef, DistillSpec, NetworkOptions, TeacherRef
 from models import Dataset, InputStatus, Teacher
-from service import inputs
+from service import inputs, presets
+from service.data_facts import DataFacts
 from service.errors import Invalid
 from service.inputs import Kind
 
@@ -54,7 +57,7 @@ Seen = dict[str, Teacher | Dataset | Invalid]
 
 
 def bring(spec: DistillSpec, *, seen: Seen | None = None) -> Brought:
-    """Look into the uploads of a request that names any; before the transaction, since files take time.
+    """Look into the uploads or the preset that a request names; before the transaction, since files take time.
 
     Args:
         spec: the request.
@@ -63,7 +66,7 @@ def bring(spec: DistillSpec, *, seen: Seen | None = None) -> Brought:
     seen = {} if seen is None else seen
     found = (
         _once(seen, spec.teacher, _new_teacher) if spec.teacher.upload_id is not None else None,
-        _once(seen, spec.dataset, _new_dataset) if spec.dataset.upload_id is not None else None,
+        _once(seen, spec.dataset, _new_dataset) if spec.dataset.id is None else None,
     )
     return Brought(
         teacher=next((row for row in found if isinstance(row, Teacher)), None),
@@ -90,6 +93,8 @@ def _new_teacher(ref: TeacherRef) -> Teacher:
 
 
 def _new_dataset(ref: DatasetRef) -> Dataset:
+    if ref.preset is not None:
+        return presets.new_dataset(ref.preset, format=ref.format, at="/dataset")
     return inputs.new_dataset(ref.upload_id or "", format=ref.format, at="/dataset")
 
 
@@ -101,14 +106,15 @@ def make(session: Session, spec: DistillSpec, *, brought: Brought) -> Plan:
     """
     errors = list(brought.errors)
     teacher = brought.teacher or _known(session, Teacher, spec.teacher.id, errors)
-    dataset = brought.dataset or _known(session, Dataset, spec.dataset.id, errors)
+    dataset = _prepared_before(session, brought.dataset) or brought.dataset
+    dataset = dataset or _known(session, Dataset, spec.dataset.id, errors)
     try:
-        architectures.check(spec.student.architecture, param="/student/architecture")
+        architectures.check(spec.student.architecture, options=spec.student.options, param="/student/architecture")
     except InputError as error:
         errors.append(error)
     if errors or teacher is None or dataset is None:
         raise Invalid(errors)
-    new_rows = [row for row in (brought.teacher, brought.dataset) if row is not None]
+    new_rows = [row for row in (teacher, dataset) if row in (brought.teacher, brought.dataset)]
     return fit(spec, teacher=teacher, dataset=dataset, new_rows=new_rows)
 
 
@@ -116,8 +122,9 @@ def fit(spec: DistillSpec, *, teacher: Teacher, dataset: Dataset, new_rows: Sequ
     """Hold a request against its inputs, as far as they are ready.
 
     Raises:
-        Invalid: teacher and data do not belong together.
+        Invalid: teacher and data do not belong together, or the method fits neither.
     """
+    _check_method(spec, teacher, dataset)
     facts: dict[str, Any] = {"teacher": _network_facts(teacher.architecture, teacher.options, teacher, dataset)}
     facts["student"] = _network_facts(
         spec.student.architecture, spec.student.options.model_dump(mode="json"), teacher, dataset
@@ -126,19 +133,48 @@ def fit(spec: DistillSpec, *, teacher: Teacher, dataset: Dataset, new_rows: Sequ
     facts["teacher"] |= {"id": teacher.id, "sha256": teacher.sha256, "status": teacher.status}
     resolved = None
     if dataset.status == InputStatus.READY:
-        _check_pair(teacher, dataset)
-        num_images = dataset.report["splits"]["train"]["images"]
-        resolved = plan.resolve(spec, num_images=num_images).model_copy(
+        data = DataFacts.of(dataset)
+        _check_pair(spec, teacher, data)
+        resolved = plan.resolve(
+            spec,
+            num_images=data.num_images,
+            num_labelled=data.num_labelled,
+            image_size=data.image_size,
+            can_flip=data.can_flip,
+        ).model_copy(
             update={"teacher": TeacherRef(id=teacher.id), "dataset": DatasetRef(id=dataset.id, format=_format(dataset))}
         )
-        facts["dataset"] |= {
-            "train": num_images,
-            "test": dataset.report["splits"]["test"]["images"],
-            "classes": len(dataset.report["classes"]),
-            "image": dataset.report["image"],
-        }
-        facts["total_steps"] = plan.total_steps(resolved, num_images=num_images)
+        facts["dataset"] |= data.facts
+        facts["recipe_base"] = plan.base_of(spec, num_images=data.num_images, image_size=data.image_size).name
+        facts["published"] = published(resolved, teacher=teacher.architecture, num_classes=teacher.num_classes)
+        counts = {"num_images": data.num_images, "num_labelled": data.num_labelled}
+        facts["total_steps"] = plan.total_steps(resolved, **counts)
     return Plan(teacher=teacher, dataset=dataset, new_rows=new_rows, resolved=resolved, facts=facts)
+
+
+def _check_method(spec: DistillSpec, teacher: Teacher, dataset: Dataset) -> None:
+    student = _side(spec.student.architecture, spec.student.options)
+    master = _side(teacher.architecture, NetworkOptions.model_validate(teacher.options))
+    data = DataFacts.of(dataset) if dataset.status == InputStatus.READY else None
+    errors = compatibility.check_method(
+        spec.method,
+        student=student,
+        teacher=master,
+        task="classification" if data is None else data.task,
+        is_labelled=data is None or data.num_labelled > 0,
+    )
+    if errors:
+        raise Invalid(errors)
+
+
+def _side(name: str, options: NetworkOptions) -> Side:
+    blueprint = architectures.blueprint(name, options=options)
+    return Side(name=name, num_stages=len(blueprint.widths), pools=True)
+
+
+def _prepared_before(session: Session, row: Dataset | None) -> Dataset | None:
+    """What an earlier request made of the same preset, so that its images are packed once."""
+    return presets.same(session, row) if row is not None and presets.name_of(row) is not None else None
 
 
 def _known(session: Session, kind: type[Kind], input_id: str | None, errors: list[DistillError]) -> Kind | None:
@@ -160,30 +196,62 @@ def _format(dataset: Dataset) -> DatasetFormat:
     return cast(DatasetFormat, dataset.format)
 
 
-def _check_pair(teacher: Teacher, dataset: Dataset) -> None:
-    classes = len(dataset.report["classes"])
-    if teacher.num_classes != classes:
-        raise Invalid(
-            [
-                InputError(
-                    "teacher_head_mismatch",
-                    f"The teacher has {teacher.num_classes} classes, the data set {classes}.",
-                    hint="Use a teacher that was trained on these classes, or the data of its classes.",
-                    param="/teacher/id",
-                )
-            ]
+def _check_pair(spec: DistillSpec, teacher: Teacher, data: DataFacts) -> None:
+    errors = [*_head_errors(teacher, data), *_landmark_errors(spec, data)]
+    if teacher.in_channels != data.image["channels"]:
+        errors.append(
+            InputError(
+                "state_dict_mismatch",
+                f"The teacher takes images of {teacher.in_channels} channels, the data set's have "
+                f"{data.image['channels']}.",
+                hint="Convert the images to the teacher's colour mode.",
+                param="/dataset/id",
+            )
         )
-    channels = dataset.report["image"]["channels"]
-    if teacher.in_channels != channels:
-        raise Invalid(
-            [
-                InputError(
-                    "state_dict_mismatch",
-                    f"The teacher takes images of {teacher.in_channels} channels, the data set's have {channels}.",
-                    hint="Convert the images to the teacher's colour mode.",
-                    param="/dataset/id",
-                )
-            ]
+    if errors:
+        raise Invalid(errors)
+
+
+def _head_errors(teacher: Teacher, data: DataFacts) -> Iterator[InputError]:
+    """Without labels and points there is nothing that the teacher's outputs could not fit."""
+    if data.task == "landmarks" and teacher.num_classes != 2 * data.num_points:
+        yield InputError(
+            "teacher_head_mismatch",
+            f"The teacher has {teacher.num_classes} outputs; {data.num_points} points need {2 * data.num_points}, "
+            "x and y of each in turn.",
+            hint="Use a teacher that was trained on these points, or the data of its points.",
+            param="/teacher/id",
+        )
+    elif data.num_classes and teacher.num_classes != data.num_classes:
+        yield InputError(
+            "teacher_head_mismatch",
+            f"The teacher has {teacher.num_classes} classes, the data set {data.num_classes}.",
+            hint="Use a teacher that was trained on these classes, or the data of its classes.",
+            param="/teacher/id",
+        )
+
+
+def _landmark_errors(spec: DistillSpec, data: DataFacts) -> Iterator[InputError]:
+    if spec.landmarks is not None and data.task != "landmarks":
+        yield InputError(
+            "invalid_value", "The data set has classes, not points.", hint="Leave it out.", param="/landmarks"
+        )
+    if data.task != "landmarks":
+        return
+    normaliser = spec.landmarks.normaliser if spec.landmarks is not None else "auto"
+    if not isinstance(normaliser, str) and not (max(normaliser) < data.num_points and len(set(normaliser)) == 2):
+        yield InputError(
+            "invalid_value",
+            f"{list(normaliser)} are not two of the {data.num_points} points, counted from 0.",
+            hint='Two different points, "box" or "auto".',
+            param="/landmarks/normaliser",
+        )
+    if "flip" in spec.training.augmentation and not data.can_flip:
+        yield InputError(
+            "invalid_value",
+            "It is not known which points change places in a mirrored image.",
+            hint='Give flip_pairs with the data set, or ask for "crop" or "none".',
+            param="/training/augmentation",
         )
 
 

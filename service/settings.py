@@ -25,6 +25,8 @@ class Settings(BaseSettings):
     """Celery broker URL; empty: the embedded one, which `limbeck serve` starts."""
     artifacts_url: str = ""
     """`file:///folder`; empty: a folder in the data folder."""
+    presets_dir: Path | None = None
+    """Where the operator puts the original files of public data sets; unset: `presets` in the data folder."""
     host: str = "127.0.0.1"
     port: int = 8000
     lease_seconds: float = 30.0
@@ -63,6 +65,10 @@ class Settings(BaseSettings):
         if self.artifacts_url.startswith("file://"):
             return Path(self.artifacts_url.removeprefix("file://"))
         raise ValueError(f"LIMBECK_ARTIFACTS_URL={self.artifacts_url!r}: only file:// is supported")
+
+    @property
+    def resolved_presets_dir(self) -> Path:
+        return self.presets_dir or self.data_dir / "presets"
 
     @property
     def work_dir(self) -> Path:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 
 from distill.errors import DistillError, InputError
-from distill.spec import Spec
+from distill.method_specs import Spec
 from service.errors import Invalid
 
 MAX_CHILDREN = 500

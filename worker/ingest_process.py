@@ -51,9 +51,12 @@ def _check_teacher(order: dict[str, Any]) -> dict[str, Any]:
 
 def _pack_dataset(order: dict[str, Any]) -> dict[str, Any]:
     from distill.data.packed import pack
-    from distill.data.readers import read
+    from distill.data.readers import read, read_preset
 
-    return pack(read(Path(order["source"]), format=order["format"]), Path(order["target"]))
+    source, target = Path(order["source"]), Path(order["target"])
+    if "preset" in order:
+        return pack(read_preset(source, name=order["preset"], sha256=order["sha256"]), target)
+    return pack(read(source, format=order["format"]), target)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any
 
 from api.job_schemas import ArtifactSchema, progress_of
 from api.pages import chart, sweeps, wording
+from distill.published import in_words
 from models import Job, JobStatus
 from service import job_views, results, sweep_views
 
@@ -81,7 +82,8 @@ def job_page(job: Job) -> dict[str, Any]:
         "attempts": job_views.attempts(job.id),
         "settings": settings_of(job),
         "log": [(row.at, row.data["level"], row.data["message"]) for row in rows],
-        "rows": wording.ROWS,
+        "rows": [row for row in wording.ROWS if row[1] != "published" or (job.report or {}).get("published")],
+        "published": in_words((job.report or {}).get("published")),
     }
 
 
@@ -101,17 +103,18 @@ def columns(job: Job) -> list[tuple[str, dict[str, Any]]]:
     report = job.report or {}
     method = str(report.get("method", "")).upper()
     named = [
-        ("Teacher", report.get("teacher")),
-        ("Student, labels alone", report.get("baseline")),
-        (f"Student by {method}" if method else "Student", report.get("student")),
+        ("Teacher", "teacher", "teacher_top1"),
+        ("Student, labels alone", "baseline", "baseline_top1"),
+        (f"Student by {method}" if method else "Student", "student", "top1"),
     ]
-    return [(name, figures) for name, figures in named if figures]
+    published = report.get("published") or {}
+    return [(name, {**report[side], "published": published.get(key)}) for name, side, key in named if report.get(side)]
 
 
 def settings_of(job: Job) -> list[tuple[str, str]]:
     """The resolved request, flat: dotted names and values."""
     config = job.config_resolved or job.spec
-    parts = {name: config.get(name) for name in ("student", "method", "training", "outputs")}
+    parts = {name: config.get(name) for name in ("recipe", "student", "method", "training", "outputs")}
     return [(name, str(value)) for name, value in _flat(parts) if value is not None]
 
 

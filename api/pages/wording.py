@@ -147,6 +147,7 @@ def milliseconds(value: float | None) -> str:
 
 ROWS: list[tuple[str, str, Any]] = [
     ("Accuracy", "top1", percent),
+    ("Accuracy as published", "published", percent),
     ("Top 5", "top5", percent),
     ("Agrees with the teacher", "agreement", percent),
     ("Parameters", "parameters", count),

@@ -1,4 +1,4 @@
-"""Data sets: labelled images."""
+"""Data sets: images, with labels or without."""
 
 from __future__ import annotations
 
@@ -8,16 +8,26 @@ from fastapi.responses import Response
 from api.deps import After, InputId, PageSize, json_answer
 from api.schemas import DatasetRequest, DatasetSchema, Listing
 from models import Dataset
-from service import inputs
+from service import inputs, presets
 
 router = APIRouter(prefix="/datasets", tags=["inputs"])
 
 
-@router.post("", status_code=202, response_model=DatasetSchema)
+@router.post(
+    "",
+    status_code=202,
+    response_model=DatasetSchema,
+    responses={200: {"model": DatasetSchema, "description": "A preset that was registered before."}},
+)
 def create_dataset(body: DatasetRequest) -> Response:
-    """Register uploaded images; the structure is checked at once, every image by a worker."""
-    row = inputs.create_dataset(body.upload_id, format=body.format)
-    return json_answer(DatasetSchema.of(row), status=202, headers={"Location": f"/datasets/{row.id}"})
+    """Register uploaded images or a preset; the structure is checked at once, every image by a worker."""
+    is_new = True
+    if body.preset is not None:
+        row, is_new = presets.create_dataset(body.preset, format=body.format)
+    else:
+        row = inputs.create_dataset(body.upload_id or "", format=body.format)
+    headers = {"Location": f"/datasets/{row.id}"}
+    return json_answer(DatasetSchema.of(row), status=202 if is_new else 200, headers=headers)
 
 
 @router.get("")

@@ -1,19 +1,14 @@
 """The zoo without PyTorch: what networks there are, what they weigh and cost, and whether weights fit one."""
 
+from distill.architectures.blueprint import Blueprint, Family, ImageInput, LayeredBlueprint, Preprocessing
+from distill.architectures.layers import Layer
 from distill.architectures.matching import TeacherFacts, clean_names, match_state
+from distill.architectures.options import PLAIN, Options, PlainOptions
 from distill.architectures.zoo import (
-    PLAIN,
-    Block,
-    Blueprint,
-    Family,
-    Layer,
-    Options,
-    PlainOptions,
     blueprint,
     catalog,
     check,
     feature_width,
-    layers,
     macs,
     names,
     parameters,
@@ -22,19 +17,20 @@ from distill.architectures.zoo import (
 
 __all__ = [
     "PLAIN",
-    "Block",
     "Blueprint",
     "Family",
+    "ImageInput",
     "Layer",
+    "LayeredBlueprint",
     "Options",
     "PlainOptions",
+    "Preprocessing",
     "TeacherFacts",
     "blueprint",
     "catalog",
     "check",
     "clean_names",
     "feature_width",
-    "layers",
     "macs",
     "match_state",
     "names",

@@ -7,18 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from distill.architectures.zoo import (
-    PLAIN,
-    Options,
-    PlainOptions,
-    Shape,
-    blueprint,
-    check,
-    feature_width,
-    names,
-    read_name,
-    state_shapes,
-)
+from distill.architectures.blueprint import Blueprint
+from distill.architectures.layers import Shape
+from distill.architectures.options import PLAIN, Options, PlainOptions
+from distill.architectures.zoo import blueprint, check, family_of, names
 from distill.errors import InputError
 
 WRAPPERS = ("module.", "_orig_mod.")  # DataParallel and torch.compile
@@ -58,16 +50,18 @@ def match_state(name: str, shapes: Mapping[str, Shape], *, options: Options, par
         param: JSON pointer for the error.
 
     Raises:
-        InputError: ``architecture_unknown``, or ``state_dict_mismatch`` with the first ten each of ``missing``,
-            ``unexpected`` and ``misshapen`` in its details (null stands for a dimension that may be any),
-            and with the networks that the weights do fit in ``did_you_mean``.
+        InputError: ``architecture_unknown``, ``invalid_value`` for an option that the network does not take, or
+            ``state_dict_mismatch`` with the first ten each of ``missing``, ``unexpected`` and ``misshapen`` in its
+            details (null stands for a dimension that may be any), and with the networks that the weights do fit
+            in ``did_you_mean``.
     """
-    check(name, param=param)
+    check(name, options=options, param=param)
+    plan = blueprint(name, options=options)
     state = _State.read(shapes)
-    differences = state.differences(name, options)
+    differences = state.differences(plan)
     if not differences.any:
-        return TeacherFacts(state.num_classes, state.in_channels, feature_width(name, options=options))
-    fitting = [other for other in state.candidates() if not state.differences(other, PLAIN).any]
+        return TeacherFacts(state.num_classes(plan), state.in_channels(plan), plan.feature_width)
+    fitting = [other for other in state.candidates() if state.fits(other, PLAIN)]
     raise InputError(
         "state_dict_mismatch",
         f"The weights do not fit {name} (width {options.width:g}): "
@@ -127,16 +121,17 @@ class _State:
         shape = self.shapes.get(name, ())
         return shape[axis] if len(shape) == rank else UNKNOWN
 
-    @property
-    def num_classes(self) -> int:
-        return self.dimension("fc.weight", 0, rank=2)
+    def num_classes(self, plan: Blueprint) -> int:
+        return self.dimension(f"{plan.classifier}.weight", 0, rank=2)
 
-    @property
-    def in_channels(self) -> int:
-        return self.dimension("conv1.weight", 1, rank=4)
+    def in_channels(self, plan: Blueprint) -> int:
+        return self.dimension(f"{plan.first_layer}.weight", 1, rank=4)
 
-    def differences(self, name: str, options: Options) -> _Differences:
-        expected = state_shapes(name, options=options, num_classes=self.num_classes, in_channels=self.in_channels)
+    def fits(self, name: str, options: Options) -> bool:
+        return not self.differences(blueprint(name, options=options)).any
+
+    def differences(self, plan: Blueprint) -> _Differences:
+        expected = plan.state_shapes(num_classes=self.num_classes(plan), in_channels=self.in_channels(plan))
         missing = [key for key in expected if key not in self.shapes]
         return _Differences(
             missing=[key for key in missing if not key.endswith(".num_batches_tracked")],
@@ -152,17 +147,22 @@ class _State:
         """The listed names, and the wide ResNet that the depth and the classifier's width would make."""
         depth = 6 * sum(bool(re.fullmatch(r"block1\.layer\.\d+\.conv1\.weight", key)) for key in self.shapes) + 4
         guess = f"wrn_{depth}_{self.dimension('fc.weight', 1, rank=2) // 64}"
-        return names() if guess in names() or read_name(guess) is None else [*names(), guess]
+        return names() if guess in names() or family_of(guess) is None else [*names(), guess]
 
     def fitting_width(self, name: str) -> float | None:
         """The width option with which the network would fit, judged by its widest and its first layer."""
+        family = family_of(name)
+        if family is None or "width" not in family.options:
+            return None
         plan = blueprint(name, options=PLAIN)
+        expected = plan.state_shapes(num_classes=UNKNOWN, in_channels=UNKNOWN)
+        classifier, first = f"{plan.classifier}.weight", f"{plan.first_layer}.weight"
         ratios = (
-            self.dimension("fc.weight", 1, rank=2) / plan.widths[-1],
-            self.dimension("conv1.weight", 0, rank=4) / plan.stem,
+            self.dimension(classifier, 1, rank=2) / expected[classifier][1],
+            self.dimension(first, 0, rank=4) / expected[first][0],
         )
         widths = (round(ratio, 6) for ratio in ratios if 0 < ratio <= MAX_WIDTH)
-        return next((w for w in widths if not self.differences(name, PlainOptions(width=w)).any), None)
+        return next((w for w in widths if self.fits(name, PlainOptions(width=w))), None)
 
 
 def _fits(expected: Shape, found: Shape) -> bool:

@@ -25,8 +25,10 @@ _CHUNK_BYTES = 2**20
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 
 ACCEPTED = (
-    "Send an .npz with x_train, y_train, x_test and y_test, a zip of the four IDX files, "
-    "or a zip of class folders with JPEG, PNG, WebP or BMP images."
+    "Send an .npz with x_train, y_train, x_test and y_test, a zip of the four IDX files of MNIST or EMNIST, a zip of "
+    "CIFAR's binary files, or a zip of class folders with JPEG, PNG, WebP or BMP images; images may be without labels. "
+    "For landmarks send an .npz with landmarks_train and landmarks_test instead of labels, or a zip with the lists of "
+    "WFLW or the .pts files of 300W."
 )
 
 

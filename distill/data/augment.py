@@ -6,25 +6,32 @@ found again. With padding p and k = 2p + 1 offsets a side::
     view = (dy * k + dx) * 2 + flip        0 <= dy, dx < k, flip in {0, 1}
 
 pads the image with p zeros on every side, cuts out the window whose corner is (dy, dx), and then
-mirrors it left to right when flip is 1. Legend: B batch, C channels, H height, W width.
+mirrors it left to right when flip is 1. ``crop`` leaves ``* 2 + flip`` out, ``flip`` has k = 1, and
+``resized_crop_flip`` has a crop of :mod:`distill.data.resized_crop` in the place of (dy * k + dx).
+Legend: B batch, C channels, H height, W width, L points.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-AugmentationName = Literal["none", "flip", "crop_flip"]
+from distill.data.resized_crop import ResizedCrops
+from distill.markup import Pair, mirrored_order
+
+AugmentationName = Literal["none", "flip", "crop", "crop_flip", "resized_crop_flip"]
 
 
 class Augmentation:
     """One of the named augmentations for images of one size.
 
     Args:
-        name: ``none`` (1 view), ``flip`` (2 views) or ``crop_flip`` ((2p+1)² · 2 views).
+        name: ``none`` (1 view), ``flip`` (2 views), ``crop`` ((2p+1)² views), ``crop_flip`` ((2p+1)² · 2 views) or
+            ``resized_crop_flip`` (about 2·10¹² views: too many to go through, but any number can be drawn and kept).
         image_size: (height, width) of every image, in pixels.
 
     Raises:
@@ -32,21 +39,31 @@ class Augmentation:
     """
 
     def __init__(self, name: AugmentationName, image_size: tuple[int, int]) -> None:
-        if name not in ("none", "flip", "crop_flip"):
+        if name not in get_args(AugmentationName):
             raise ValueError(f"unknown augmentation {name!r}")
         self.name = name
         self.image_size = image_size
-        self.padding = max(1, min(image_size) // 8) if name == "crop_flip" else 0
+        self.flips = name in ("flip", "crop_flip", "resized_crop_flip")
+        """Whether some views are mirrored: not for digits or letters, nor for points without known pairs."""
+        self.padding = max(1, min(image_size) // 8) if name in ("crop", "crop_flip") else 0
         """p: zeros on every side, an eighth of the shorter side."""
+        self._resized = ResizedCrops(image_size) if name == "resized_crop_flip" else None
 
     @property
     def num_views(self) -> int:
-        return 1 if self.name == "none" else (2 * self.padding + 1) ** 2 * 2
+        crops = self._resized.num_crops if self._resized else (2 * self.padding + 1) ** 2
+        return crops * self._sides
 
     @property
     def identity(self) -> int:
         """The view that leaves an image as it is."""
-        return (self.padding * (2 * self.padding + 1) + self.padding) * 2
+        if self._resized:
+            return 0
+        return (self.padding * (2 * self.padding + 1) + self.padding) * self._sides
+
+    @property
+    def _sides(self) -> int:
+        return 2 if self.flips else 1
 
     def draw(self, num_images: int, *, generator: torch.Generator) -> Tensor:
         """Views uniform over all, int64 (num_images,), on the generator's device."""
@@ -67,9 +84,47 @@ class Augmentation:
         if self.name == "none":
             return images_BCHW
         views_B = views_B.to(images_BCHW.device, non_blocking=True)
-        if self.padding:
-            images_BCHW = self._crop(images_BCHW, views_B // 2)
-        return _flip(images_BCHW, views_B % 2)
+        crops_B = views_B // self._sides
+        if self._resized:
+            images_BCHW = self._resized.apply(images_BCHW, crops_B)
+        elif self.padding:
+            images_BCHW = self._crop(images_BCHW, crops_B)
+        return _flip(images_BCHW, views_B % 2) if self.flips else images_BCHW
+
+    def apply_points(self, points_BLD: Tensor, views_B: Tensor, *, flip_pairs: Iterable[Pair] | None) -> Tensor:
+        """Where :meth:`apply` takes the points of each image, on the points' device.
+
+        A point that a crop cuts off is told all the same: it lies outside of 0..1.
+
+        Args:
+            points_BLD: float (B, L, 2), x and y in 0..1 of width and height.
+            views_B: int64 (B,).
+            flip_pairs: the points that change places in a mirrored view: the left eye of a mirrored face is where
+                the right one was. None: not known.
+
+        Raises:
+            ValueError: the pairs are not known and views may be mirrored, or the counts differ.
+        """
+        if points_BLD.ndim != 3 or points_BLD.shape[2] != 2 or len(points_BLD) != len(views_B):
+            raise ValueError(f"points {tuple(points_BLD.shape)} and {len(views_B)} views")
+        if self.flips and flip_pairs is None:
+            raise ValueError(f"{self.name} mirrors, and it is not known which points then change places")
+        if self.name == "none":
+            return points_BLD
+        views_B = views_B.to(points_BLD.device, non_blocking=True)
+        crops_B = views_B // self._sides
+        if self._resized:
+            points_BLD = self._resized.apply_points(points_BLD, crops_B)
+        elif self.padding:
+            points_BLD = self._shift(points_BLD, crops_B)
+        return _mirror(points_BLD, views_B % 2, flip_pairs=flip_pairs or ()) if self.flips else points_BLD
+
+    def _shift(self, points_BLD: Tensor, corners_B: Tensor) -> Tensor:
+        num_offsets = 2 * self.padding + 1
+        height, width = self.image_size
+        right_B = (self.padding - corners_B % num_offsets) / width
+        down_B = (self.padding - corners_B // num_offsets) / height
+        return points_BLD + torch.stack((right_B, down_B), dim=1)[:, None]
 
     def _crop(self, images_BCHW: Tensor, corners_B: Tensor) -> Tensor:
         num_offsets = 2 * self.padding + 1
@@ -108,6 +163,13 @@ def _flip(images_BCHW: Tensor, flips_B: Tensor) -> Tensor:
     both = torch.cat([images_BCHW, images_BCHW.flip(3)])
     places_B = torch.arange(len(images_BCHW), device=images_BCHW.device)
     return both.index_select(0, flips_B * len(images_BCHW) + places_B)
+
+
+def _mirror(points_BLD: Tensor, flips_B: Tensor, *, flip_pairs: Iterable[Pair]) -> Tensor:
+    order = torch.tensor(mirrored_order(flip_pairs, num_points=points_BLD.shape[1]))
+    turned_BLD = points_BLD.index_select(1, order.to(points_BLD.device, non_blocking=True))
+    turned_BLD = torch.stack((1 - turned_BLD[..., 0], turned_BLD[..., 1]), dim=-1)
+    return torch.where(flips_B[:, None, None] == 1, turned_BLD, points_BLD)
 
 
 def _cut_windows(padded_BCHW: Tensor, starts_B: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,11 +1,18 @@
-"""How the names in a zip of class folders make splits and classes. Standard library only."""
+"""How the names in a zip of images make splits and classes. Standard library only.
+
+Class folders stand alone (``cat/1.png``) or in split folders (``train/cat/1.png``, ``test/cat/2.png``). What lies in
+``train_unlabeled/`` or ``unlabeled/``, at any depth, is for training without a label. Where there are no class folders
+at all, no image has a label: a flat folder, ``train_unlabeled/`` alone, or flat ``train/`` and ``test/``.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
-from distill.data.archive import Archive, shown
+from distill.data import UNLABELED
+from distill.data.archive import shown
+from distill.data.source import Source
 from distill.errors import InputError
 
 MAX_IMAGE_BYTES = 50 * 2**20
@@ -13,7 +20,11 @@ _MAX_RATIO = 200
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 _SPLITS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
-_HINT = "Put the images into class folders: cat/1.png, dog/1.png; or train/cat/1.png and test/cat/2.png."
+_UNLABELED = {"train_unlabeled", "train_unlabelled", "unlabeled", "unlabelled"}
+_HINT = (
+    "Put the images into class folders: cat/1.png, dog/1.png; or train/cat/1.png and test/cat/2.png. Images without "
+    "labels go to train_unlabeled/ beside them, or lie flat where there are no class folders at all."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,28 +32,36 @@ class FolderLayout:
     """Members by split and class. ``test`` is None when a part of ``train`` must be held out."""
 
     classes: list[str]
-    """Sorted by code point, as torchvision sorts them."""
+    """Sorted by code point, as torchvision sorts them; empty when no image has a label."""
     train: list[tuple[str, int]]
-    """(member, class index) of every image."""
+    """(member, class index) of every labelled image."""
+    unlabeled: list[tuple[str, int]]
+    """(member, -1) of every image for training that has none."""
     test: list[tuple[str, int]] | None
-    skipped: list[dict[str, str]]
-    """Files that are no images of a class, with ``path`` and ``reason``."""
-    ignored: int
-    """Files that systems leave behind, such as .DS_Store."""
+    """As ``train``, or all with -1 when no image has a label."""
     unused: int
     """Images of a validation split beside a test split."""
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    """Files that are no images of the data set, with ``path`` and ``reason``."""
+    ignored: int = 0
+    """Files that systems leave behind, such as .DS_Store."""
 
 
 @dataclass
 class _Tree:
-    splits: dict[str, dict[str, list[str]]] = field(default_factory=dict)
-    skipped: list[dict[str, str]] = field(default_factory=list)
+    by_split: bool
+    classes: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    """Members in class folders, by split and class."""
+    loose: dict[str, list[str]] = field(default_factory=dict)
+    """Members in no class folder, by split."""
+    unlabeled: list[str] = field(default_factory=list)
+    """Members of the folders that are named so."""
 
-    def add(self, split: str, class_name: str, member: str) -> None:
-        self.splits.setdefault(split, {}).setdefault(class_name, []).append(member)
-
-    def skip(self, member: str, reason: str) -> None:
-        self.skipped.append({"path": shown(member), "reason": reason})
+    @property
+    def has_classes(self) -> bool:
+        """A single folder beside nothing else is the folder that the images were in, and no class."""
+        train = self.classes.get("train", {})
+        return bool(self.classes) and (self.by_split or len(train) > 1 or bool(self.unlabeled))
 
 
 def is_junk(name: str) -> bool:
@@ -55,38 +74,68 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(_SUFFIXES) and not is_junk(name)
 
 
-def folder_layout(archive: Archive) -> FolderLayout:
+def folder_layout(source: Source) -> FolderLayout:
     """Find splits and classes by the folders' names.
 
     Raises:
-        InputError: ``dataset_empty`` with fewer than two classes, ``dataset_class_mismatch`` when the splits have
+        InputError: ``dataset_empty`` with only one class, ``dataset_class_mismatch`` when the splits have
             other classes, ``dataset_unreadable`` for unclear folders, ``unsafe_file`` beyond the limits.
     """
-    names = [name for name in archive.files if not is_junk(name)]
+    names = [name for name in source.files if not is_junk(name)]
     images = [name for name in names if is_image(name)]
-    _check_sizes(archive, images)
+    _check_sizes(source, images)
     tree = _grow(images)
-    for name in names:
-        if not is_image(name):
-            tree.skip(name, "not a JPEG, PNG, WebP or BMP")
-    train, test, val = (tree.splits.get(split, {}) for split in ("train", "test", "val"))
+    loose = [member for members in tree.loose.values() for member in members] if tree.has_classes else []
+    others = [name for name in names if not is_image(name)]
+    return replace(
+        _with_classes(tree) if tree.has_classes else _without_classes(tree),
+        skipped=[_skip(member, "not in a class folder") for member in loose]
+        + [_skip(name, "not a JPEG, PNG, WebP or BMP") for name in others],
+        ignored=len(source.files) - len(names),
+    )
+
+
+def _with_classes(tree: _Tree) -> FolderLayout:
+    train, test, val = (tree.classes.get(split, {}) for split in ("train", "test", "val"))
     held_out = test or val
     _check_classes(train, held_out)
     classes = sorted(train)
     return FolderLayout(
         classes=classes,
         train=_pairs(train, classes),
+        unlabeled=_unlabeled(tree.unlabeled),
         test=_pairs(held_out, classes) if held_out else None,
-        skipped=tree.skipped,
-        ignored=len(archive.files) - len(names),
         unused=sum(map(len, val.values())) if test else 0,
     )
 
 
-def _check_sizes(archive: Archive, images: list[str]) -> None:
+def _without_classes(tree: _Tree) -> FolderLayout:
+    in_a_folder = [member for members in tree.classes.get("train", {}).values() for member in members]
+    train = tree.unlabeled + tree.loose.get("train", []) + in_a_folder
+    if not train:
+        raise InputError("dataset_empty", "there are no images for training", hint=_HINT)
+    test, val = (tree.loose.get(split, []) for split in ("test", "val"))
+    return FolderLayout(
+        classes=[],
+        train=[],
+        unlabeled=_unlabeled(train),
+        test=_unlabeled(test or val) or None,
+        unused=len(val) if test else 0,
+    )
+
+
+def _unlabeled(members: list[str]) -> list[tuple[str, int]]:
+    return [(member, UNLABELED) for member in sorted(members)]
+
+
+def _skip(member: str, reason: str) -> dict[str, str]:
+    return {"path": shown(member), "reason": reason}
+
+
+def _check_sizes(source: Source, images: list[str]) -> None:
     packed = unpacked = 0
     for name in images:
-        info = archive.files[name]
+        info = source.files[name]
         if info.file_size > MAX_IMAGE_BYTES:
             _unsafe(f"{shown(name)} takes {info.file_size:,} bytes; the limit is {MAX_IMAGE_BYTES:,}")
         packed, unpacked = packed + info.compress_size, unpacked + info.file_size
@@ -100,29 +149,34 @@ def _grow(images: list[str]) -> _Tree:
     root = _wrapper(paths)
     parts_of = {name: path[root:] for name, path in zip(images, paths, strict=True)}
     tops = {parts[0] for parts in parts_of.values() if len(parts) > 1}
-    by_split = "train" in tops and tops <= set(_SPLITS)
+    named = tops - _UNLABELED
+    by_split = bool(named) and named <= set(_SPLITS) and ("train" in named or named != tops)
     if not by_split and "train" in tops and all(len(p) > 2 for p in parts_of.values() if p[0] == "train"):
-        others = ", ".join(sorted(shown(top) for top in tops - set(_SPLITS))[:5])
+        others = ", ".join(sorted(shown(top) for top in named - set(_SPLITS))[:5])
         raise InputError("dataset_unreadable", f"beside train/ there are images in {others}", hint=_HINT)
-    tree = _Tree()
-    for name, parts in parts_of.items():
-        if len(parts) < (3 if by_split else 2):
-            tree.skip(name, "not in a class folder")
-        elif by_split:
-            tree.add(_SPLITS[parts[0]], parts[1], name)
+    tree = _Tree(by_split=by_split)
+    for name, (*folders, _) in parts_of.items():
+        if folders and folders[0] in _UNLABELED:
+            tree.unlabeled.append(name)
+            continue
+        split = _SPLITS[folders.pop(0)] if by_split and folders else "train"
+        if folders:
+            tree.classes.setdefault(split, {}).setdefault(folders[0], []).append(name)
         else:
-            tree.add("train", parts[0], name)
+            tree.loose.setdefault(split, []).append(name)
     return tree
 
 
 def _wrapper(paths: list[list[str]]) -> int:
     """1 when a single folder wraps everything, else 0."""
-    return int(len({path[0] for path in paths}) == 1 and all(len(path) > 2 for path in paths))
+    tops = {path[0] for path in paths}
+    return int(len(tops) == 1 and not tops & _UNLABELED and all(len(path) > 2 for path in paths))
 
 
 def _check_classes(train: dict[str, list[str]], held_out: dict[str, list[str]]) -> None:
     if not train:
-        raise InputError("dataset_empty", "the zip has no images in class folders", hint=_HINT)
+        message = f"there are class folders beside train, such as {_few(sorted(held_out))}, and none in train"
+        raise InputError("dataset_unreadable", message, hint=_HINT)
     if held_out and set(train) != set(held_out):
         only_train, only_test = sorted(set(train) - set(held_out)), sorted(set(held_out) - set(train))
         raise InputError(

@@ -1,7 +1,7 @@
-"""Which of a zip's members are the four IDX files of MNIST, and what their headers say. Standard library only.
+"""Which of a zip's members are the four IDX files of MNIST or EMNIST, and what their headers say.
 
 Format: two zero bytes, a type byte (0x08 is uint8), the number of axes, a big-endian uint32 for each
-axis, then the values. Source: http://yann.lecun.com/exdb/mnist/.
+axis, then the values. Source: http://yann.lecun.com/exdb/mnist/. Standard library only.
 """
 
 from __future__ import annotations
@@ -16,14 +16,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, NoReturn
 
-from distill.data.archive import MAX_TOTAL_BYTES, Archive, shown
+from distill.data import known
+from distill.data.archive import MAX_TOTAL_BYTES, shown
+from distill.data.source import Source
 from distill.errors import InputError
 
-_NAME = re.compile(r"(train|t10k|test)-(images|labels)[-.]idx([13])-ubyte(\.gz)?")
+_NAME = re.compile(
+    rf"(?:emnist-({'|'.join(known.EMNIST)})-)?(train|t10k|test)-(images|labels)[-.]idx([13])-ubyte(\.gz)?"
+)
 _MAX_SIDE = 1024
 _HINT = (
     "The zip needs train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
-    "t10k-labels-idx1-ubyte, each plain or with .gz."
+    "t10k-labels-idx1-ubyte, each plain or with .gz; EMNIST's begin with emnist-letters- and end in the same way."
 )
 
 
@@ -42,37 +46,47 @@ class IdxLayout:
 
     train: tuple[IdxFile, IdxFile]
     test: tuple[IdxFile, IdxFile] | None
+    emnist: str | None
+    """Which split of EMNIST the names tell of, such as ``letters``; its images lie on their side."""
+
+    @property
+    def image(self) -> dict[str, int]:
+        """Channels, height and width of the upright images."""
+        height, width = self.train[0].shape[1:]
+        if self.emnist is not None:
+            height, width = width, height
+        return {"channels": 1, "height": height, "width": width}
 
 
 def is_idx(name: str) -> bool:
-    """Whether a member's last part is one of the names that MNIST uses."""
+    """Whether a member's last part is one of the names that MNIST and EMNIST use."""
     return _NAME.fullmatch(name.rsplit("/", 1)[-1]) is not None
 
 
-def idx_layout(archive: Archive) -> IdxLayout:
+def idx_layout(source: Source) -> IdxLayout:
     """Find the four files and check magic numbers, lengths and counts.
 
     Raises:
         InputError: ``dataset_unreadable``, ``dataset_empty`` or ``upload_corrupt``.
     """
-    found = _find(archive)
-    train = _pair(archive, found, "train")
+    found, emnist = _find(source)
+    train = _pair(source, found, "train")
     if train is None:
         _refuse("the zip has no train-images-idx3-ubyte")
-    test = _pair(archive, found, "t10k")
+    test = _pair(source, found, "t10k")
     if test is not None and test[0].shape[1:] != train[0].shape[1:]:
         _refuse(f"train images are {train[0].shape[1:]}, test images {test[0].shape[1:]} pixels")
-    return IdxLayout(train=train, test=test)
+    return IdxLayout(train=train, test=test, emnist=emnist)
 
 
 @contextmanager
-def open_idx(archive: Archive, member: str) -> Iterator[IO[bytes] | gzip.GzipFile]:
+def open_idx(source: Source, member: str) -> Iterator[IO[bytes] | gzip.GzipFile]:
     """The member's bytes, unpacked on the fly when its name ends in .gz.
 
     Raises:
         InputError: ``upload_corrupt``, also from reads inside the block.
     """
-    with archive.open(member) as stream:
+    with source.open(member) as stream:
         if not member.endswith(".gz"):
             yield stream
             return
@@ -85,27 +99,31 @@ def open_idx(archive: Archive, member: str) -> Iterator[IO[bytes] | gzip.GzipFil
             ) from error
 
 
-def _find(archive: Archive) -> dict[tuple[str, str], str]:
+def _find(source: Source) -> tuple[dict[tuple[str, str], str], str | None]:
+    """Members by split and what they hold, and the split of EMNIST."""
     found: dict[tuple[str, str], str] = {}
-    for name in archive.files:
+    emnist: set[str | None] = set()
+    for name in source.files:
         match = _NAME.fullmatch(name.rsplit("/", 1)[-1])
         if match is None or "__MACOSX" in name.split("/"):
             continue
-        role = ("train" if match[1] == "train" else "t10k", match[2])
-        if role in found:
-            _refuse(f"both {shown(found[role])} and {shown(name)} are there; send one data set a zip")
+        role = ("train" if match[2] == "train" else "t10k", match[3])
+        emnist.add(match[1])
+        if role in found or len(emnist) > 1:
+            other = found.get(role) or next(iter(found.values()))
+            _refuse(f"both {shown(other)} and {shown(name)} are there; send one data set a zip")
         found[role] = name
-    return found
+    return found, next(iter(emnist), None)
 
 
-def _pair(archive: Archive, found: dict[tuple[str, str], str], split: str) -> tuple[IdxFile, IdxFile] | None:
+def _pair(source: Source, found: dict[tuple[str, str], str], split: str) -> tuple[IdxFile, IdxFile] | None:
     images, labels = found.get((split, "images")), found.get((split, "labels"))
     if images is None and labels is None:
         return None
     if images is None or labels is None:
         missing = "images" if images is None else "labels"
         _refuse(f"{shown(images or labels or '')} is there, the {missing} of {split} are not")
-    pair = _header(archive, images, axes=3), _header(archive, labels, axes=1)
+    pair = _header(source, images, axes=3), _header(source, labels, axes=1)
     counts = pair[0].shape[0], pair[1].shape[0]
     if counts[0] != counts[1]:
         _refuse(f"{counts[0]:,} images in {shown(images)}, {counts[1]:,} labels in {shown(labels)}")
@@ -116,9 +134,9 @@ def _pair(archive: Archive, found: dict[tuple[str, str], str], split: str) -> tu
     return pair
 
 
-def _header(archive: Archive, member: str, *, axes: int) -> IdxFile:
+def _header(source: Source, member: str, *, axes: int) -> IdxFile:
     length = 4 + 4 * axes
-    with open_idx(archive, member) as stream:
+    with open_idx(source, member) as stream:
         start = stream.read(length)
     if len(start) < length or start[:4] != bytes((0, 0, 8, axes)):
         _refuse(f"{shown(member)} starts with {start[:4].hex(' ')}, not with 00 00 08 {axes:02x}")
@@ -126,7 +144,7 @@ def _header(archive: Archive, member: str, *, axes: int) -> IdxFile:
     wanted = length + math.prod(shape)
     if wanted > MAX_TOTAL_BYTES:
         raise InputError("unsafe_file", f"{shown(member)} claims {wanted:,} bytes", hint=_HINT)
-    held = archive.files[member].file_size
+    held = source.files[member].file_size
     if not member.endswith(".gz") and held != wanted:
         _refuse(f"{shown(member)} should take {wanted:,} bytes for {shape}, it holds {held:,}")
     return IdxFile(member=member, shape=shape, header_bytes=length)

@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from distill.data.archive import ACCEPTED, Archive, shown
+from distill.data.cifar_layout import SIDE, cifar_layout, is_cifar
 from distill.data.folder_layout import folder_layout, is_image, is_junk
 from distill.data.idx_layout import idx_layout, is_idx
+from distill.data.npz_landmarks_layout import has_landmarks, npz_landmarks_layout
 from distill.data.npz_layout import npz_layout
+from distill.data.pts_layout import is_pts, pts_layout
+from distill.data.source import Source
+from distill.data.wflw_layout import is_wflw, wflw_layout
 from distill.errors import InputError
 
-Format = Literal["npz", "idx", "imagefolder"]
+Format = Literal["npz", "idx", "cifar", "imagefolder", "wflw", "300w"]
 
 # (offset, magic, what it is, how it becomes something we read)
 _OTHERS: list[tuple[int, bytes, str, str]] = [
@@ -36,6 +41,10 @@ _OTHERS: list[tuple[int, bytes, str, str]] = [
     (0, b"BZh", "a bzip2 file", "Unpack it and send a zip."),
     (0, b"\x28\xb5\x2f\xfd", "a zstd file", "Unpack it and send a zip."),
 ]
+_CIFAR_PICKLE_HINT = (
+    "That is CIFAR's version for Python, which is pickled: take the binary version, and zip its folder."
+)
+_CIFAR_PICKLES = ("/data_batch_1", "/cifar-10-batches-py/test_batch", "/cifar-100-python/train")
 _PICKLE_HINT = "Pickles can run code and are never loaded: save the arrays with np.savez_compressed."
 
 
@@ -43,9 +52,11 @@ _PICKLE_HINT = "Pickles can run code and are never loaded: save the arrays with 
 class Inspection:
     """The format that a file was found to have, and what its directory says.
 
-    ``summary`` always has ``splits`` (images by split; ``test`` is None when it will be held out of
-    ``train``), ``image`` (channels, height, width, or None where only decoding tells), ``classes`` (names, or None
-    where only the labels tell), ``per_class`` (or None), ``skipped``, ``ignored`` and ``unused`` (counts).
+    ``summary`` always has ``splits`` (images by split; ``test`` is None when it will be held out of ``train``;
+    ``train_unlabeled`` where there are images without a label), ``image`` (channels, height, width, or None where
+    only decoding tells), ``classes`` (names, or None where only the labels tell), ``per_class`` (or None),
+    ``skipped``, ``ignored`` and ``unused`` (counts). With landmarks there are ``task`` (``landmarks``) and
+    ``num_points`` too, and no classes.
     """
 
     format: Format
@@ -64,8 +75,13 @@ def inspect_dataset(path: Path, *, format: str = "auto") -> Inspection:
             ``dataset_unreadable`` or ``dataset_class_mismatch``.
     """
     with open_archive(path) as archive:
-        found = detect(archive, format)
-        return Inspection(format=found, summary=_SUMMARIES[found](archive))
+        return inspect_source(archive, format=format)
+
+
+def inspect_source(source: Source, *, format: str = "auto") -> Inspection:
+    """The same of files that are no archive."""
+    found = detect(source, format)
+    return Inspection(format=found, summary=_SUMMARIES[found](source))
 
 
 def open_archive(path: Path) -> Archive:
@@ -83,13 +99,13 @@ def open_archive(path: Path) -> Archive:
     return Archive(path)
 
 
-def detect(archive: Archive, wanted: str = "auto") -> Format:
+def detect(source: Source, wanted: str = "auto") -> Format:
     """The format by the names inside.
 
     Raises:
         InputError: ``unsupported_format`` or ``dataset_empty``; also when another format was asked for.
     """
-    names = [name for name in archive.files if not is_junk(name)]
+    names = [name for name in source.files if not is_junk(name)]
     if not names:
         raise InputError("dataset_empty", "the archive holds no files", hint=ACCEPTED)
     found = _detect(names)
@@ -106,12 +122,20 @@ def _detect(names: list[str]) -> Format | None:
         return "npz"
     if any(is_idx(name) for name in names):
         return "idx"
+    if any(is_wflw(name) for name in names):
+        return "wflw"
+    if any(is_pts(name) for name in names):
+        return "300w"
     if any(is_image(name) for name in names):
         return "imagefolder"
+    if any(is_cifar(name) for name in names):
+        return "cifar"
     return None
 
 
 def _hint(names: list[str]) -> str:
+    if any(f"/{name}".endswith(_CIFAR_PICKLES) for name in names):
+        return f"{_CIFAR_PICKLE_HINT} {ACCEPTED}"
     if any(name.endswith((".pkl", ".pickle")) for name in names):
         return f"{_PICKLE_HINT} {ACCEPTED}"
     return ACCEPTED
@@ -128,26 +152,37 @@ def _refuse_other(start: bytes) -> NoReturn:
     raise InputError("unsupported_format", f"the file is {kind}", hint=f"{hint} {ACCEPTED}".strip())
 
 
-def _npz_summary(archive: Archive) -> dict[str, Any]:
-    layout = npz_layout(archive)
-    test = layout.test[0].shape[0] if layout.test else None
+def _npz_summary(source: Source) -> dict[str, Any]:
+    if has_landmarks(source):
+        return npz_landmarks_layout(source).summary
+    layout = npz_layout(source)
+    count, test = layout.train[0].shape[0], layout.test and layout.test[0].shape[0]
+    labeled = layout.train[1] is not None
+    unlabeled = (layout.unlabeled.shape[0] if layout.unlabeled else 0) if labeled else count
     return {
-        "splits": {"train": layout.train[0].shape[0], "test": test},
-        "image": layout.image,
-        "classes": None,
-        "per_class": None,
-        "skipped": 0,
-        "ignored": 0,
+        **_plain(train=count if labeled else 0, test=test, unlabeled=unlabeled, image=layout.image),
+        "classes": None if labeled else [],
         "unused": len(layout.unused),
     }
 
 
-def _idx_summary(archive: Archive) -> dict[str, Any]:
-    layout = idx_layout(archive)
-    count, height, width = layout.train[0].shape
+def _idx_summary(source: Source) -> dict[str, Any]:
+    layout = idx_layout(source)
+    test = layout.test and layout.test[0].shape[0]
+    return _plain(train=layout.train[0].shape[0], test=test, image=layout.image)
+
+
+def _cifar_summary(source: Source) -> dict[str, Any]:
+    layout = cifar_layout(source)
+    image = {"channels": 3, "height": SIDE, "width": SIDE}
+    return {**_plain(train=layout.num_train, test=layout.num_test, image=image), "classes": layout.classes}
+
+
+def _plain(*, train: int, test: int | None, image: dict[str, int], unlabeled: int = 0) -> dict[str, Any]:
+    """The summary where only the labels tell what classes there are."""
     return {
-        "splits": {"train": count, "test": layout.test[0].shape[0] if layout.test else None},
-        "image": {"channels": 1, "height": height, "width": width},
+        "splits": _counted(train, test, unlabeled),
+        "image": image,
         "classes": None,
         "per_class": None,
         "skipped": 0,
@@ -156,12 +191,18 @@ def _idx_summary(archive: Archive) -> dict[str, Any]:
     }
 
 
-def _folder_summary(archive: Archive) -> dict[str, Any]:
-    layout = folder_layout(archive)
+def _counted(train: int, test: int | None, unlabeled: int) -> dict[str, int | None]:
+    counts: dict[str, int | None] = {"train": train, "test": test}
+    return counts | {"train_unlabeled": unlabeled} if unlabeled else counts
+
+
+def _folder_summary(source: Source) -> dict[str, Any]:
+    layout = folder_layout(source)
     splits = {"train": layout.train, "test": layout.test}
     counts = {name: Counter(c for _, c in pairs) for name, pairs in splits.items() if pairs is not None}
+    test = None if layout.test is None else len(layout.test)
     return {
-        "splits": {name: None if pairs is None else len(pairs) for name, pairs in splits.items()},
+        "splits": _counted(len(layout.train), test, len(layout.unlabeled)),
         "image": None,
         "classes": layout.classes,
         "per_class": {
@@ -173,8 +214,11 @@ def _folder_summary(archive: Archive) -> dict[str, Any]:
     }
 
 
-_SUMMARIES: dict[Format, Callable[[Archive], dict[str, Any]]] = {
+_SUMMARIES: dict[Format, Callable[[Source], dict[str, Any]]] = {
     "npz": _npz_summary,
     "idx": _idx_summary,
+    "cifar": _cifar_summary,
     "imagefolder": _folder_summary,
+    "wflw": lambda source: wflw_layout(source).summary,
+    "300w": lambda source: pts_layout(source).summary,
 }

@@ -7,48 +7,70 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.data.archive import Archive, shown
-from distill.data.npz_layout import ArrayHeader, NpzLayout, npz_layout
+from distill.data import UNLABELED
+from distill.data.archive import shown
+from distill.data.npz_layout import ArrayHeader, NpzLayout, Pair, npz_layout
 from distill.data.raw import Images, Labels, RawDataset, Split, assemble
+from distill.data.source import Source
 from distill.errors import InputError
 
 _CHUNK = 1024
 
 
-def read_npz(archive: Archive, *, seed: int) -> RawDataset:
+def read_npz(source: Source, *, seed: int) -> RawDataset:
     """Images and labels of both splits; float images in 0..1 become bytes.
 
     Raises:
         InputError: as :func:`distill.data.npz_layout.npz_layout`, and for values out of range.
     """
-    layout = npz_layout(archive)
-    train = _split(archive, layout, layout.train)
-    test = _split(archive, layout, layout.test) if layout.test else None
-    classes = None
-    if layout.classes is not None:
-        classes = _names(archive, layout.classes)
+    layout = npz_layout(source)
+    train, test = _split(source, layout, layout.train), None
+    if layout.test is not None:
+        test = _split(source, layout, layout.test)
+    unlabeled = None
+    if layout.unlabeled is not None:
+        unlabeled = read_images(source, layout.unlabeled, channels_last=layout.channels_last)
+    if layout.train[1] is None:
+        unlabeled = train.images
     unused = ", ".join(shown(key) for key in layout.unused[:10])
     return assemble(
-        train,
+        train if layout.train[1] is not None else None,
         test=test,
-        classes=classes,
+        classes=_names(source, layout.classes) if layout.classes is not None else None,
+        unlabeled=unlabeled,
         seed=seed,
         notes=[f"Nothing was made of the arrays {unused}."] if unused else [],
     )
 
 
-def _split(archive: Archive, layout: NpzLayout, pair: tuple[ArrayHeader, ArrayHeader]) -> Split:
-    images, labels = pair
-    pixels = _bytes(_array(archive, images), images)
+def _split(source: Source, layout: NpzLayout, pair: Pair) -> Split:
+    images = read_images(source, pair[0], channels_last=layout.channels_last)
+    if pair[1] is None:
+        return Split(images=images, labels=np.full(len(images), UNLABELED, dtype=np.int64))
+    return Split(images=images, labels=_labels(read_array(source, pair[1]), pair[1]))
+
+
+def read_images(source: Source, header: ArrayHeader, *, channels_last: bool) -> Images:
+    """An array of images as uint8 (N, C, H, W).
+
+    Raises:
+        InputError: ``upload_corrupt``, or ``dataset_unreadable`` for values out of range.
+    """
+    pixels = _bytes(read_array(source, header), header)
     if pixels.ndim == 3:
         pixels = pixels[:, None]
-    elif layout.channels_last:
+    elif channels_last:
         pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-    return Split(images=np.ascontiguousarray(pixels), labels=_labels(_array(archive, labels), labels))
+    return np.ascontiguousarray(pixels)
 
 
-def _array(archive: Archive, header: ArrayHeader) -> NDArray[Any]:
-    with archive.open(header.member) as stream:
+def read_array(source: Source, header: ArrayHeader) -> NDArray[Any]:
+    """One array.
+
+    Raises:
+        InputError: ``upload_corrupt``.
+    """
+    with source.open(header.member) as stream:
         try:
             array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
         except ValueError as error:
@@ -58,8 +80,8 @@ def _array(archive: Archive, header: ArrayHeader) -> NDArray[Any]:
     return array
 
 
-def _names(archive: Archive, header: ArrayHeader) -> list[str]:
-    names = _array(archive, header)
+def _names(source: Source, header: ArrayHeader) -> list[str]:
+    names = read_array(source, header)
     if header.item_bytes:
         codes = names.astype(names.dtype.newbyteorder("=")).view(np.uint32)
         # numpy stores any 32 bits; Python fails in its own ways on what is no character.

@@ -8,7 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import IO, Any, NoReturn
 
-from distill.data.archive import Archive, shown
+from distill.data.archive import shown
+from distill.data.source import Source
 from distill.errors import InputError
 
 _MAX_ARRAYS = 64
@@ -24,7 +25,11 @@ _LABELS = {
     "test": ("y_test", "test_labels"),
     "val": ("y_val", "val_labels"),
 }
-_HINT = "An .npz needs x_train (N, H, W[, C]) of uint8 and y_train (N,) of integers, and x_test, y_test likewise."
+_UNLABELED = ("x_train_unlabeled", "unlabeled_images")
+_HINT = (
+    "An .npz needs x_train (N, H, W[, C]) of uint8 and y_train (N,) of integers, and x_test, y_test likewise; "
+    "x_train_unlabeled may follow, and without any label x_train and x_test stand alone."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +49,20 @@ class ArrayHeader:
         return f"{names.get(self.kind, self.kind)}{self.item_bytes * 8}"
 
 
+Pair = tuple[ArrayHeader, ArrayHeader | None]
+
+
 @dataclass(frozen=True, kw_only=True)
 class NpzLayout:
-    """The arrays that will be used. ``test`` is None when a part of ``train`` must be held out."""
+    """The arrays that will be used: images with their labels, which are None throughout or nowhere.
 
-    train: tuple[ArrayHeader, ArrayHeader]
-    test: tuple[ArrayHeader, ArrayHeader] | None
+    ``test`` is None when a part of ``train`` must be held out.
+    """
+
+    train: Pair
+    test: Pair | None
+    unlabeled: ArrayHeader | None
+    """More images for training, beside labelled ones."""
     classes: ArrayHeader | None
     channels_last: bool
     unused: list[str]
@@ -57,60 +70,77 @@ class NpzLayout:
 
     @property
     def image(self) -> dict[str, int]:
-        shape = self.train[0].shape
-        if len(shape) == 3:
-            channels, height, width = 1, shape[1], shape[2]
-        elif self.channels_last:
-            height, width, channels = shape[1:]
-        else:
-            channels, height, width = shape[1:]
-        return {"channels": channels, "height": height, "width": width}
+        return image_shape(self.train[0])
 
 
-def npz_layout(archive: Archive) -> NpzLayout:
+def npz_layout(source: Source) -> NpzLayout:
     """Find images and labels and check that types, shapes and sizes agree.
 
     Raises:
         InputError: ``unsafe_file`` for arrays of objects, ``dataset_empty``, ``dataset_unreadable``,
             ``dataset_class_mismatch`` never (the values are not read here).
     """
-    arrays = _headers(archive)
-    train = _pair(arrays, "train")
-    if train is None:
-        found = ", ".join(sorted(shown(k) for k in arrays)[:10]) or "no arrays"
-        raise InputError("dataset_unreadable", f"the .npz has no x_train; it holds {found}", hint=_HINT)
-    test = _pair(arrays, "test") or _pair(arrays, "val")
+    arrays = array_headers(source)
+    train, test, unlabeled = _roles(arrays)
     for images, labels in filter(None, (train, test)):
-        _check_images(images)
-        _check_labels(labels, len_of=images)
-    if test is not None and test[0].shape[1:] != train[0].shape[1:]:
-        _refuse(f"{_said(train[0])} and {_said(test[0])} hold images of different shapes")
-    classes = arrays.get("classes")
+        check_images(images)
+        if labels is not None:
+            _check_labels(labels, len_of=images)
+    if unlabeled is not None:
+        check_images(unlabeled)
+    for other in filter(None, (test and test[0], unlabeled)):
+        if other.shape[1:] != train[0].shape[1:]:
+            _refuse(f"{_said(train[0])} and {_said(other)} hold images of different shapes")
+    classes = arrays.get("classes") if train[1] is not None else None
     if classes is not None and (classes.kind != "U" or len(classes.shape) != 1):
         _refuse(f"{_said(classes)} should be a list of names: np.array([...], dtype=str)")
-    used = {a.key for a in (*train, *(test or ()), *filter(None, [classes]))}
+    used = {a.key for a in (*train, *(test or ()), unlabeled, classes) if a is not None}
     return NpzLayout(
         train=train,
         test=test,
+        unlabeled=unlabeled,
         classes=classes,
-        channels_last=_channels_last(train[0]),
+        channels_last=channels_last(train[0]),
         unused=sorted(set(arrays) - used),
     )
 
 
-def _headers(archive: Archive) -> dict[str, ArrayHeader]:
-    members = [name for name in archive.files if name.endswith(".npy")]
+def _roles(arrays: dict[str, ArrayHeader]) -> tuple[Pair, Pair | None, ArrayHeader | None]:
+    """Train, test, and what has no label beside train."""
+    labeled = any(key in arrays for keys in _LABELS.values() for key in keys)
+    train = _pair(arrays, "train", labeled=labeled)
+    test = _pair(arrays, "test", labeled=labeled) or _pair(arrays, "val", labeled=labeled)
+    found = [arrays[key] for key in _UNLABELED if key in arrays]
+    if len(found) > 1 or (found and not labeled and train is not None):
+        names = ", ".join(array.key for array in (*found, *filter(None, train or ())))
+        _refuse(f"there are images without labels in more than one array: {names}")
+    unlabeled = found[0] if found else None
+    if train is not None:
+        return train, test, unlabeled
+    if unlabeled is not None and not labeled:
+        return (unlabeled, None), test, None
+    names = ", ".join(sorted(shown(k) for k in arrays)[:10]) or "no arrays"
+    raise InputError("dataset_unreadable", f"the .npz has no x_train; it holds {names}", hint=_HINT)
+
+
+def array_headers(source: Source) -> dict[str, ArrayHeader]:
+    """Every array by its key.
+
+    Raises:
+        InputError: ``unsafe_file`` for arrays of objects, ``unsupported_format``, ``dataset_unreadable``.
+    """
+    members = [name for name in source.files if name.endswith(".npy")]
     if len(members) > _MAX_ARRAYS:
         raise InputError("unsupported_format", f"the .npz holds {len(members)} arrays", hint=_HINT)
-    return {name.removesuffix(".npy"): _header(archive, name) for name in members}
+    return {name.removesuffix(".npy"): _header(source, name) for name in members}
 
 
-def _header(archive: Archive, member: str) -> ArrayHeader:
-    with archive.open(member) as stream:
+def _header(source: Source, member: str) -> ArrayHeader:
+    with source.open(member) as stream:
         text, start = _header_text(stream, member)
     kind, item_bytes, shape = _parse(text, member)
     array = ArrayHeader(key=member.removesuffix(".npy"), member=member, kind=kind, item_bytes=item_bytes, shape=shape)
-    wanted, held = start + math.prod(shape) * item_bytes, archive.files[member].file_size
+    wanted, held = start + math.prod(shape) * item_bytes, source.files[member].file_size
     if wanted != held:
         _refuse(f"{_said(array)} takes {wanted:,} bytes, the archive holds {held:,}")
     return array
@@ -156,18 +186,25 @@ def _type(descr: object, member: str) -> tuple[str, int]:
     return kind, size * 4 if kind == "U" else size
 
 
-def _pair(arrays: dict[str, ArrayHeader], split: str) -> tuple[ArrayHeader, ArrayHeader] | None:
+def _pair(arrays: dict[str, ArrayHeader], split: str, *, labeled: bool) -> Pair | None:
     images = [arrays[k] for k in _IMAGES[split] if k in arrays]
     labels = [arrays[k] for k in _LABELS[split] if k in arrays]
     if not images and not labels:
         return None
+    if not labeled and len(images) == 1:
+        return images[0], None
     if len(images) != 1 or len(labels) != 1:
         found = ", ".join(a.key for a in (*images, *labels))
         _refuse(f"{_IMAGES[split][0]} and {_LABELS[split][0]} must come once each; found {found}")
     return images[0], labels[0]
 
 
-def _check_images(array: ArrayHeader) -> None:
+def check_images(array: ArrayHeader) -> None:
+    """Whether type and shape are those of images.
+
+    Raises:
+        InputError: ``dataset_unreadable`` or ``dataset_empty``.
+    """
     if not (array.kind == "u" and array.item_bytes == 1) and array.kind != "f":
         _refuse(f"{_said(array)} should be uint8, or float in 0..1")
     if len(array.shape) not in (3, 4):
@@ -189,9 +226,22 @@ def _check_labels(array: ArrayHeader, *, len_of: ArrayHeader) -> None:
         _refuse(f"{array.shape[0]:,} labels in {array.key} for {len_of.shape[0]:,} images in {len_of.key}")
 
 
-def _channels_last(images: ArrayHeader) -> bool:
+def channels_last(images: ArrayHeader) -> bool:
+    """Whether images are (N, H, W, C)."""
     # Where both ends could be channels, as in (N, 1, 28, 1), the last is taken, as Keras writes it.
     return len(images.shape) == 4 and images.shape[3] in (1, 3)
+
+
+def image_shape(images: ArrayHeader) -> dict[str, int]:
+    """``channels``, ``height`` and ``width`` of each image."""
+    shape = images.shape
+    if len(shape) == 3:
+        channels, height, width = 1, shape[1], shape[2]
+    elif channels_last(images):
+        height, width, channels = shape[1:]
+    else:
+        channels, height, width = shape[1:]
+    return {"channels": channels, "height": height, "width": width}
 
 
 def _said(array: ArrayHeader) -> str:

@@ -1,11 +1,11 @@
-"""The packed form: one safetensors file of bytes and labels, mapped into memory for training."""
+"""The packed form: one safetensors file of bytes with labels or points, mapped into memory for training."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -14,24 +14,37 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from distill import tensorfile
+from distill.data import UNLABELED
 from distill.data.raw import Images, Labels, RawDataset
+from distill.data.raw_landmarks import REACH, RawLandmarks
 from distill.errors import InputError
+from distill.markup import Markup
+
+Task = Literal["classification", "landmarks"]
 
 FORMAT_VERSION = "1"
 _MAX_LISTED = 100
 _CHUNK = 1024
-_DTYPES = {np.dtype(np.uint8): "U8", np.dtype(np.int64): "I64"}
+_DTYPES = {np.dtype(np.uint8): "U8", np.dtype(np.int64): "I64", np.dtype(np.float32): "F32"}
 
 
-def pack(raw: RawDataset, path: Path) -> dict[str, Any]:
+def pack(raw: RawDataset | RawLandmarks, path: Path) -> dict[str, Any]:
     """Write the packed form; the file appears whole or not at all, and equal data give equal bytes.
 
     Returns:
-        The report: ``classes``, ``splits`` (of train and test: ``images``, ``per_class`` by name), ``image``
-        (``channels``, ``height``, ``width``), ``mean`` and ``std`` (per channel of train in 0..1), ``skipped`` (the
-        first 100), ``skipped_count``, ``ignored``, ``notes``, ``bytes`` and ``sha256`` of the file.
+        The report: ``classes``, ``splits`` (of train and test: ``images``, ``per_class`` by name; train counts what
+        has a label, and ``train_unlabeled`` has the ``images`` without one where there are any), ``image``
+        (``channels``, ``height``, ``width``), ``mean`` and ``std`` (per channel in 0..1, of all train images or as
+        ``raw`` gives them), ``skipped`` (the first 100), ``skipped_count``, ``ignored``, ``notes``, ``bytes`` and
+        ``sha256`` of the file. ``task`` is ``classification``, or ``landmarks``: then ``num_points``, ``flip_pairs``
+        and ``normaliser`` are there as :class:`distill.markup.Markup` has them, ``classes`` is empty, and there is
+        no ``per_class``.
     """
-    mean, std = statistics(raw.train_images)
+    if isinstance(raw, RawLandmarks):
+        return _pack_landmarks(raw, path)
+    mean, std = raw.mean, raw.std
+    if mean is None or std is None:
+        mean, std = statistics(raw.train_images)
     metadata = {
         "format_version": FORMAT_VERSION,
         "classes": json.dumps(raw.classes),
@@ -46,13 +59,47 @@ def pack(raw: RawDataset, path: Path) -> dict[str, Any]:
         "test_images": raw.test_images,
     }
     sha256 = tensorfile.write(path, {name: _plain(array) for name, array in arrays.items()}, metadata=metadata)
+    return {
+        "task": "classification",
+        "classes": raw.classes,
+        "splits": _splits(raw),
+        **_about(raw, path, mean=mean, std=std, sha256=sha256),
+    }
+
+
+def _pack_landmarks(raw: RawLandmarks, path: Path) -> dict[str, Any]:
+    mean, std = statistics(raw.train_images)
+    markup = raw.markup.as_json()
+    metadata = {
+        "format_version": FORMAT_VERSION,
+        "task": "landmarks",
+        **{name: json.dumps(value) for name, value in markup.items()},
+        "classes": json.dumps([]),
+        "mean": json.dumps(mean),
+        "std": json.dumps(std),
+    }
+    arrays: dict[str, NDArray[Any]] = {
+        "train_points": raw.train_points,
+        "test_points": raw.test_points,
+        "train_images": raw.train_images,
+        "test_images": raw.test_images,
+    }
+    sha256 = tensorfile.write(path, {name: _plain(array) for name, array in arrays.items()}, metadata=metadata)
+    return {
+        "task": "landmarks",
+        **markup,
+        "classes": [],
+        "splits": {"train": {"images": len(raw.train_images)}, "test": {"images": len(raw.test_images)}},
+        **_about(raw, path, mean=mean, std=std, sha256=sha256),
+    }
+
+
+def _about(
+    raw: RawDataset | RawLandmarks, path: Path, *, mean: list[float], std: list[float], sha256: str
+) -> dict[str, Any]:
+    """What the reports of both tasks end with."""
     _, channels, height, width = raw.train_images.shape
     return {
-        "classes": raw.classes,
-        "splits": {
-            "train": _counts(raw.train_labels, raw.classes),
-            "test": _counts(raw.test_labels, raw.classes),
-        },
         "image": {"channels": channels, "height": height, "width": width},
         "mean": mean,
         "std": std,
@@ -86,7 +133,12 @@ def statistics(images_NCHW: Images) -> tuple[list[float], list[float]]:
 
 @dataclass(frozen=True, kw_only=True)
 class PackedDataset:
-    """Images uint8 (N, C, H, W) and labels int64 (N,) mapped from the file, statistics float32 (C,)."""
+    """Images uint8 (N, C, H, W) and labels int64 (N,) mapped from the file, statistics float32 (C,).
+
+    The label -1 says that a train image has none. Without any label ``classes`` is empty, and all labels are -1. So it
+    is with landmarks: then there are points float32 (N, L, 2), x and y in 0..1 between the image's edges and up to one
+    side beyond them, and the markup says what they are.
+    """
 
     train_images: Tensor
     train_labels: Tensor
@@ -95,6 +147,13 @@ class PackedDataset:
     classes: list[str]
     mean_C: Tensor
     std_C: Tensor
+    train_points: Tensor | None = None
+    test_points: Tensor | None = None
+    markup: Markup | None = None
+
+    @property
+    def task(self) -> Task:
+        return "classification" if self.markup is None else "landmarks"
 
     @property
     def num_classes(self) -> int:
@@ -121,6 +180,8 @@ class PackedDataset:
             with safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
                 fields = _parse(file.metadata() or {})
+            if fields["markup"] is not None:
+                _label_nothing(tensors)
             dataset = cls(**tensors, **fields)
             dataset._check()
         except (SafetensorError, ValueError, TypeError, KeyError) as error:
@@ -141,13 +202,28 @@ class PackedDataset:
                 raise ValueError(f"images are {images.dtype} {tuple(images.shape)}")
             if labels.dtype != torch.int64 or tuple(labels.shape) != (len(images),) or len(images) == 0:
                 raise ValueError(f"labels are {labels.dtype} {tuple(labels.shape)} for {len(images)} images")
-            if labels.min() < 0 or labels.max() >= self.num_classes:
-                raise ValueError(f"labels are not all in 0..{self.num_classes - 1}")
+            if labels.min() < UNLABELED or labels.max() >= self.num_classes:
+                raise ValueError(f"labels are not all in 0..{self.num_classes - 1}, or {UNLABELED} for none")
+        if self.classes and self.test_labels.min() < 0:
+            raise ValueError("there are test images without a label")
+        self._check_points()
         for values in (self.mean_C, self.std_C):
             if tuple(values.shape) != (self.in_channels,) or not values.isfinite().all():
                 raise ValueError("mean and std are not one finite number per channel")
         if (self.std_C <= 0).any():
             raise ValueError("std is not above zero")
+
+    def _check_points(self) -> None:
+        for images, points in ((self.train_images, self.train_points), (self.test_images, self.test_points)):
+            if points is None and self.markup is None:
+                continue
+            if points is None or self.markup is None:
+                raise ValueError("there are points without a markup, or a markup without points")
+            shape = (len(images), self.markup.num_points, 2)
+            if points.dtype != torch.float32 or tuple(points.shape) != shape:
+                raise ValueError(f"points are {points.dtype} {tuple(points.shape)}, not float32 {shape}")
+            if not (points - 0.5).abs().le(0.5 + REACH + 1e-3).all():  # also when one is NaN
+                raise ValueError(f"points are not all in {-REACH:g}..{1 + REACH:g}")
 
 
 def _parse(metadata: dict[str, str]) -> dict[str, Any]:
@@ -156,15 +232,38 @@ def _parse(metadata: dict[str, str]) -> dict[str, Any]:
     classes = json.loads(metadata["classes"])
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise ValueError("classes is no list of names")
+    task = metadata.get("task", "classification")
+    if task not in ("classification", "landmarks"):
+        raise ValueError(f"task is {task!r}")
     return {
         "classes": classes,
+        "markup": _markup(metadata) if task == "landmarks" else None,
         "mean_C": torch.tensor(json.loads(metadata["mean"]), dtype=torch.float32),
         "std_C": torch.tensor(json.loads(metadata["std"]), dtype=torch.float32),
     }
 
 
+def _markup(metadata: dict[str, str]) -> Markup:
+    return Markup.from_json({name: json.loads(metadata[name]) for name in ("num_points", "flip_pairs", "normaliser")})
+
+
+def _label_nothing(tensors: dict[str, Tensor]) -> None:
+    for split in ("train", "test"):
+        if f"{split}_labels" in tensors:
+            raise ValueError("there are labels beside points")
+        tensors[f"{split}_labels"] = torch.full((len(tensors[f"{split}_images"]),), UNLABELED)
+
+
+def _splits(raw: RawDataset) -> dict[str, Any]:
+    labeled = raw.train_labels[raw.train_labels != UNLABELED]
+    splits = {"train": _counts(labeled, raw.classes), "test": _counts(raw.test_labels, raw.classes)}
+    if len(labeled) < len(raw.train_labels):
+        splits["train_unlabeled"] = {"images": len(raw.train_labels) - len(labeled)}
+    return splits
+
+
 def _counts(labels: Labels, classes: list[str]) -> dict[str, Any]:
-    per_class = np.bincount(labels, minlength=len(classes)).tolist()
+    per_class = np.bincount(labels, minlength=len(classes)).tolist() if classes else []
     return {"images": len(labels), "per_class": dict(zip(classes, per_class, strict=True))}
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distill.data import UNLABELED
 from distill.data.archive import shown
+from distill.data.known import Normalisation
 from distill.errors import InputError
 
 Images = NDArray[np.uint8]
@@ -28,7 +30,11 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class RawDataset:
-    """Images uint8 (N, C, H, W), labels int64 (N,) in 0 .. len(classes) - 1; every class has a train image."""
+    """Images uint8 (N, C, H, W), labels int64 (N,) in 0 .. len(classes) - 1, or -1 for images without one.
+
+    Every class has a train image, and a test split is labelled as a whole or not at all. Without any label
+    ``classes`` is empty and all labels are -1.
+    """
 
     train_images: Images
     train_labels: Labels
@@ -41,27 +47,68 @@ class RawDataset:
     """Files that systems leave behind, such as .DS_Store."""
     notes: list[str] = field(default_factory=list)
     """What was decided on the user's behalf, one sentence each: how the split was made, what was resized."""
+    mean: list[float] | None = None
+    """Per channel, of values in 0..1, where they are known; else computed from train."""
+    std: list[float] | None = None
 
 
 def assemble(
-    train: Split,
+    train: Split | None,
     *,
     test: Split | None,
     classes: list[str] | None,
     seed: int,
+    unlabeled: Images | None = None,
     skipped: list[dict[str, str]] | None = None,
     ignored: int = 0,
     notes: list[str] | None = None,
 ) -> RawDataset:
-    """Check the labels, hold out a test split where there is none, and name the classes.
+    """Check the labels, hold out a test split where there is none, name the classes, append what has no label.
+
+    Args:
+        train: the labelled images; None when the data set has no labels at all.
+        test: held-out images; their labels are not looked at when ``train`` is None.
+        classes: names in the order of the labels; None: the numbers.
+        seed: of the held-out split.
+        unlabeled: images for training without a label, of the others' size.
+        skipped: as in RawDataset; ``ignored`` and ``notes`` too.
 
     Raises:
         InputError: ``dataset_empty``, ``dataset_unreadable`` for labels out of range,
             ``dataset_class_mismatch`` for gaps, or for classes that only the test split has.
     """
+    said = list(notes or [])
+    if train is None:
+        train, test, names = _without_labels(unlabeled, test, seed, said)
+    else:
+        train, test, names = _with_labels(train, test, classes, seed, said)
+        if unlabeled is not None and len(unlabeled):
+            train = _appended(train, unlabeled, said)
+    return RawDataset(
+        train_images=train.images,
+        train_labels=train.labels,
+        test_images=test.images,
+        test_labels=test.labels,
+        classes=names,
+        skipped=skipped or [],
+        ignored=ignored,
+        notes=said,
+    )
+
+
+def normalised_as(raw: RawDataset, normalisation: Normalisation) -> RawDataset:
+    """The data set with the mean and deviation that papers use for it; unchanged where its channels do not fit."""
+    if raw.train_images.shape[1] != len(normalisation.mean):
+        return raw
+    note = f"Mean and std are those that papers use for {normalisation.of}, not computed from the images."
+    return replace(raw, mean=list(normalisation.mean), std=list(normalisation.std), notes=[*raw.notes, note])
+
+
+def _with_labels(
+    train: Split, test: Split | None, classes: list[str] | None, seed: int, said: list[str]
+) -> tuple[Split, Split, list[str]]:
     _check_labels(train.labels, classes)
     num_classes = int(train.labels.max()) + 1
-    said = list(notes or [])
     if test is None:
         train, test = hold_out(train, seed=seed)
         said.append(
@@ -69,16 +116,39 @@ def assemble(
             f"were held out of train, {HELD_OUT:.0%} of each class, with seed {seed}."
         )
     _check_test_labels(test.labels, num_classes)
-    return RawDataset(
-        train_images=train.images,
-        train_labels=train.labels,
-        test_images=test.images,
-        test_labels=test.labels,
-        classes=classes or [str(index) for index in range(num_classes)],
-        skipped=skipped or [],
-        ignored=ignored,
-        notes=said,
+    return train, test, classes or [str(index) for index in range(num_classes)]
+
+
+def _without_labels(
+    images: Images | None, test: Split | None, seed: int, said: list[str]
+) -> tuple[Split, Split, list[str]]:
+    if images is None or len(images) == 0:
+        raise InputError("dataset_empty", "there are no train images")
+    if test is None and len(images) == 1:
+        raise InputError("dataset_empty", "a single image leaves none to test with", hint="Give two or more images.")
+    train = Split(images=images, labels=_no_labels(len(images)))
+    said.append("No image has a label: the teacher alone tells the student what they show.")
+    if test is None:
+        train, test = hold_out(train, seed=seed)
+        said.append(
+            f"No test split was given: {len(test.labels):,} of {len(images):,} images were held out of train, "
+            f"with seed {seed}."
+        )
+    if len(test.labels) == 0:
+        raise InputError("dataset_empty", "there are no test images")
+    return train, replace(test, labels=_no_labels(len(test.labels))), []
+
+
+def _appended(train: Split, unlabeled: Images, said: list[str]) -> Split:
+    said.append(f"{len(unlabeled):,} images without a label follow the {len(train.labels):,} labelled ones in train.")
+    return Split(
+        images=np.concatenate([train.images, unlabeled]),
+        labels=np.concatenate([train.labels, _no_labels(len(unlabeled))]),
     )
+
+
+def _no_labels(count: int) -> Labels:
+    return np.full(count, UNLABELED, dtype=np.int64)
 
 
 def hold_out(split: Split, *, seed: int) -> tuple[Split, Split]:

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from distill.data import presets
+from distill.data.cifar import read_cifar
+from distill.data.faces import read_300w, read_wflw
 from distill.data.idx import read_idx
 from distill.data.imagefolder import read_imagefolder
-from distill.data.inspect import detect, open_archive
+from distill.data.inspect import Format, detect, open_archive
 from distill.data.npz import read_npz
-from distill.data.raw import RawDataset
+from distill.data.npz_landmarks import read_npz_landmarks
+from distill.data.npz_landmarks_layout import has_landmarks
+from distill.data.raw import RawDataset, normalised_as
+from distill.data.raw_landmarks import RawLandmarks
+from distill.data.source import Source
+from distill.errors import InputError
 
-__all__ = ["RawDataset", "read"]
+__all__ = ["RawDataset", "RawLandmarks", "read", "read_preset"]
 
 
-def read(path: Path, *, format: str = "auto", seed: int = 0, image_size: int | None = None) -> RawDataset:
-    """Read an .npz, a zip of IDX files or a zip of class folders.
+def read(
+    path: Path, *, format: str = "auto", seed: int = 0, image_size: int | None = None
+) -> RawDataset | RawLandmarks:
+    """Read an .npz, or a zip of IDX files, of CIFAR's binary files, of images in folders, or of faces with landmarks.
 
     Args:
         path: the uploaded file; its name does not matter, and nothing is written beside it.
-        format: ``auto``, ``npz``, ``idx`` or ``imagefolder``.
+        format: ``auto``, ``npz``, ``idx``, ``cifar``, ``imagefolder``, ``wflw`` or ``300w``.
         seed: of the held-out split, where the upload has none.
-        image_size: side in pixels that class folders' images are brought to; None chooses.
+        image_size: side in pixels that images in folders, or faces, are brought to; None chooses.
 
     Raises:
         InputError: ``upload_corrupt``, ``unsafe_file``, ``unsupported_format``, ``dataset_empty``,
@@ -28,8 +38,48 @@ def read(path: Path, *, format: str = "auto", seed: int = 0, image_size: int | N
     """
     with open_archive(path) as archive:
         found = detect(archive, format)
-        if found == "npz":
-            return read_npz(archive, seed=seed)
-        if found == "idx":
-            return read_idx(archive, seed=seed)
-        return read_imagefolder(archive, seed=seed, image_size=image_size)
+        if found == "npz" and has_landmarks(archive):
+            return read_npz_landmarks(archive, seed=seed)
+        if found == "wflw":
+            return read_wflw(archive, seed=seed, image_size=image_size)
+        if found == "300w":
+            return read_300w(archive, seed=seed, image_size=image_size)
+        return _read(archive, found, seed=seed, image_size=image_size)
+
+
+def read_preset(root: Path, *, name: str, sha256: str | None = None, seed: int = 0) -> RawDataset:
+    """Read a public data set from the operator's folder.
+
+    Args:
+        root: the folder of :mod:`distill.data.presets`.
+        name: of the preset.
+        sha256: the digest that its files must have; None: whatever is there.
+        seed: of the held-out split, where there is none.
+
+    Raises:
+        InputError: as :func:`read`; ``dataset_unreadable`` when the files are not in place or have changed.
+    """
+    preset = presets.by_name(name)
+    tree = presets.open_preset(preset, root)
+    if sha256 not in (None, presets.digest(preset, tree)):
+        message = f"The files of {name} are not those that were there when it was asked for."
+        raise InputError("dataset_unreadable", message, hint="Ask for the preset again.")
+    raw = _read(tree, detect(tree), seed=seed, classes=preset.classes)
+    return normalised_as(raw, preset.normalisation) if preset.normalisation else raw
+
+
+def _read(
+    source: Source,
+    found: Format,
+    *,
+    seed: int,
+    image_size: int | None = None,
+    classes: tuple[str, ...] | None = None,
+) -> RawDataset:
+    if found == "npz":
+        return read_npz(source, seed=seed)
+    if found == "idx":
+        return read_idx(source, seed=seed, classes=classes)
+    if found == "cifar":
+        return read_cifar(source, seed=seed)
+    return read_imagefolder(source, seed=seed, image_size=image_size)

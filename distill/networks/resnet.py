@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.anatomy import Anatomy
-from distill.architectures import Block, Blueprint, Options, blueprint
+from distill.architectures import Options, blueprint
+from distill.architectures.residual import Block
+from distill.architectures.resnet import ResNetBlueprint
 from distill.networks.initialisation import init_convolutions
 
 
@@ -39,11 +41,9 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """Stem, three stages, pooling, classifier: images (B, C, H, W) of any size to logits (B, K)."""
 
-    anatomy: ClassVar[Anatomy] = Anatomy(
-        stages=("layer1", "layer2", "layer3"), pooling="avgpool", classifiers=("fc",)
-    )
+    anatomy: ClassVar[Anatomy] = Anatomy(stages=("layer1", "layer2", "layer3"), pooling="avgpool", classifiers=("fc",))
 
-    def __init__(self, plan: Blueprint, *, num_classes: int, in_channels: int) -> None:
+    def __init__(self, plan: ResNetBlueprint, *, num_classes: int, in_channels: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, plan.stem, 3, stride=plan.stem_stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(plan.stem)
@@ -51,7 +51,7 @@ class ResNet(nn.Module):
         self.layer2 = nn.Sequential(*map(BasicBlock, plan.stage(2)))
         self.layer3 = nn.Sequential(*map(BasicBlock, plan.stage(3)))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(plan.widths[-1], num_classes)
+        self.fc = nn.Linear(plan.feature_width, num_classes)
         init_convolutions(self)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -64,6 +64,6 @@ class ResNet(nn.Module):
 def build(name: str, *, options: Options, num_classes: int, in_channels: int) -> ResNet:
     """A fresh network; raises InputError ``architecture_unknown``, ValueError for another family."""
     plan = blueprint(name, options=options)
-    if plan.family != "resnet":
+    if not isinstance(plan, ResNetBlueprint):
         raise ValueError(f"{name} is not a ResNet")
     return ResNet(plan, num_classes=num_classes, in_channels=in_channels)

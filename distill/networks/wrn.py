@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.anatomy import Anatomy
-from distill.architectures import Block, Blueprint, Options, blueprint
+from distill.architectures import Options, blueprint
+from distill.architectures.residual import Block
+from distill.architectures.wrn import WideResNetBlueprint
 from distill.networks.initialisation import init_convolutions
 
 
@@ -48,19 +50,17 @@ class Stage(nn.Module):
 class WideResNet(nn.Module):
     """Stem, stages, batch norm and ReLU, pooling, classifier: images (B, C, H, W) of any size to logits (B, K)."""
 
-    anatomy: ClassVar[Anatomy] = Anatomy(
-        stages=("block1", "block2", "block3"), pooling="avgpool", classifiers=("fc",)
-    )
+    anatomy: ClassVar[Anatomy] = Anatomy(stages=("block1", "block2", "block3"), pooling="avgpool", classifiers=("fc",))
 
-    def __init__(self, plan: Blueprint, *, num_classes: int, in_channels: int) -> None:
+    def __init__(self, plan: WideResNetBlueprint, *, num_classes: int, in_channels: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, plan.stem, 3, stride=plan.stem_stride, padding=1, bias=False)
         self.block1 = Stage(plan.stage(1))
         self.block2 = Stage(plan.stage(2))
         self.block3 = Stage(plan.stage(3))
-        self.bn1 = nn.BatchNorm2d(plan.widths[-1])
+        self.bn1 = nn.BatchNorm2d(plan.feature_width)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(plan.widths[-1], num_classes)
+        self.fc = nn.Linear(plan.feature_width, num_classes)
         init_convolutions(self)
         nn.init.zeros_(self.fc.bias)
 
@@ -74,6 +74,6 @@ class WideResNet(nn.Module):
 def build(name: str, *, options: Options, num_classes: int, in_channels: int) -> WideResNet:
     """A fresh network; raises InputError ``architecture_unknown``, ValueError for another family."""
     plan = blueprint(name, options=options)
-    if plan.family != "wrn":
+    if not isinstance(plan, WideResNetBlueprint):
         raise ValueError(f"{name} is not a wide ResNet")
     return WideResNet(plan, num_classes=num_classes, in_channels=in_channels)

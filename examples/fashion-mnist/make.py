@@ -22,7 +22,8 @@ import torch
 from distill import evaluation, students
 from distill.data.augment import Augmentation
 from distill.events import Progress
-from distill.methods.ce import CE
+from distill.losses import label_cross_entropy
+from distill.objective import Objective
 from distill.preparation import choose_device, choose_precision, normaliser
 from distill.registry import build_network
 from distill.runs import Material, Run
@@ -83,16 +84,17 @@ def train_teacher(data: dict[str, np.ndarray], *, epochs: int, seed: int) -> dic
         device=device,
         precision=choose_precision("auto", device),
         images_NCHW=torch.from_numpy(data["x_train"])[:, None].to(device),
-        labels_N=torch.from_numpy(data["y_train"].astype(np.int64)).to(device),
+        targets_N=torch.from_numpy(data["y_train"].astype(np.int64)).to(device),
         test_images_NCHW=torch.from_numpy(data["x_test"])[:, None],
         augmentation=Augmentation("crop_flip", image_size=(28, 28)),
         views_NV=None,
-        bank_NVC=None,
+        bank=None,
         teacher=None,
         prepare=normaliser(torch.tensor(mean, device=device), torch.tensor(std, device=device)),
     )
     steps = epochs * material.steps_per_epoch
-    run = Run("student", network=network, method=CE(), material=material, first_step=0, total_steps=steps)
+    objective = Objective(label_cross_entropy, label_part="ce")
+    run = Run("student", network=network, objective=objective, material=material, first_step=0, total_steps=steps)
     labels = torch.from_numpy(data["y_test"].astype(np.int64))
     start = time.monotonic()
     while run.epoch < epochs:

@@ -20,7 +20,7 @@ from safetensors.numpy import save as save_tensors
 from api.app import create_app
 from distill import architectures, events
 from distill.data.packed import pack
-from distill.data.readers import read
+from distill.data.readers import read, read_preset
 from distill.spec import NetworkOptions
 from models import Teacher
 from service import inputs, jobs, results
@@ -106,7 +106,11 @@ def prepare(tmp_path: Path) -> Callable[[], None]:
                 inputs.ready(preparation, report={}, packed=None)
                 continue
             packed = tmp_path / f"{preparation.id}.safetensors"
-            raw = read(Path(preparation.request["source"]), format=preparation.request["format"])
+            request = preparation.request
+            if "preset" in request:
+                raw = read_preset(Path(request["source"]), name=request["preset"], sha256=request["sha256"])
+            else:
+                raw = read(Path(request["source"]), format=request["format"])
             inputs.ready(preparation, report=pack(raw, packed), packed=packed)
         jobs.settle_waiting()
 

@@ -33,8 +33,9 @@ ROUTES = {
     "POST /uploads", "GET /uploads/{upload_id}", "HEAD /uploads/{upload_id}", "PUT /uploads/{upload_id}/content",
     "POST /uploads/{upload_id}/complete", "POST /teachers", "GET /teachers", "GET /teachers/{teacher_id}",
     "DELETE /teachers/{teacher_id}", "POST /datasets", "GET /datasets", "GET /datasets/{dataset_id}",
-    "DELETE /datasets/{dataset_id}", "GET /methods", "GET /networks", "GET /schemas/distill.json", "GET /healthz",
-    "GET /readyz", "GET /version",
+    "DELETE /datasets/{dataset_id}", "GET /methods", "GET /networks", "GET /presets", "GET /recipes",
+    "GET /schemas/distill.json",
+    "GET /healthz", "GET /readyz", "GET /version",
 }  # fmt: skip
 
 
@@ -102,7 +103,8 @@ from api.app import create_app
 async def main():
     transport = httpx.ASGITransport(create_app())
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
-        for path in ("/openapi.json", "/networks", "/methods", "/schemas/distill.json", "/docs", "/healthz"):
+        catalog = ("/networks", "/methods", "/recipes", "/schemas/distill.json")
+        for path in ("/openapi.json", *catalog, "/docs", "/healthz"):
             answer = await client.get(path)
             print(answer.status_code, path, len(answer.content))
 asyncio.run(main())
@@ -120,7 +122,7 @@ def test_the_api_serves_its_schema_without_torch(tmp_path: Path) -> None:
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    assert [line.split()[0] for line in run.stdout.splitlines()] == ["200"] * 6
+    assert [line.split()[0] for line in run.stdout.splitlines()] == ["200"] * 7
 
 
 def test_the_version_is_the_packages(client: httpx.Client) -> None:
@@ -137,6 +139,20 @@ class TestCatalog:
         wide = client.get("/networks", params={"q": "wrn_16"}).json()["data"]
         assert wide
         assert all(network["name"].startswith("wrn_16") for network in wide)
+
+    def test_a_network_tells_what_is_pooled_and_what_images_it_takes(self, client: httpx.Client) -> None:
+        (found,) = client.get("/networks", params={"q": "mobilenetv2_half"}).json()["data"]
+        assert found.pop("macs") == pytest.approx(6.5e6, rel=0.01)
+        assert found == {
+            "name": "mobilenetv2_half",
+            "family": "mobilenetv2",
+            "stages": [12, 16, 48, 160],
+            "feature_width": 1280,
+            "parameters": 812_836,
+            "input": {"channels": 3, "height": 32, "width": 32, "fixed": False},
+            "preprocessing": {"mean": None, "std": None, "interpolation": "bilinear"},
+            "roles": ["teacher", "student"],
+        }
 
     def test_methods_come_with_schema_and_defaults(self, client: httpx.Client) -> None:
         found = {method["type"]: method for method in client.get("/methods").json()["data"]}

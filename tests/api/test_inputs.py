@@ -34,6 +34,38 @@ class TestTeachers:
         assert ready["status"] == "ready"
         assert ready["ready_at"] >= ready["created_at"]
 
+    @pytest.mark.parametrize(
+        ("architecture", "feature_width"),
+        [("resnet10", 128), ("vgg8", 128), ("mobilenetv2", 1280), ("shufflenetv1", 240), ("shufflenetv2", 256)],
+    )
+    def test_weights_of_every_family_tell_their_classes_and_channels(
+        self, client: httpx.Client, upload: Upload, teacher_bytes: Bytes, architecture: str, feature_width: int
+    ) -> None:
+        content = teacher_bytes(architecture, num_classes=7, in_channels=1, width=0.25)
+        body = {
+            "upload_id": upload(content, "teacher"),
+            "architecture": architecture,
+            "options": {"width": 0.25},
+        }
+        teacher = client.post("/teachers", json=body).raise_for_status().json()
+        assert (teacher["num_classes"], teacher["in_channels"]) == (7, 1)
+        assert teacher["report"]["feature_width"] == feature_width
+
+    def test_an_option_that_the_network_does_not_take_is_refused(
+        self, client: httpx.Client, upload: Upload, teacher_bytes: Bytes, dataset_bytes: Bytes
+    ) -> None:
+        strided = {"architecture": "shufflenetv2", "options": {"stem_stride": 2}}
+        upload_id = upload(teacher_bytes("shufflenetv2"), "teacher")
+        flaw = self._refused(client, {"upload_id": upload_id, **strided}, "invalid_value")
+        assert flaw["pointer"] == "/options/stem_stride"
+        inline = {"upload_id": upload(dataset_bytes(), "dataset")}
+        body = {"teacher": {"upload_id": upload_id, **strided}, "dataset": inline, "student": strided}
+        flaws = client.post("/distill", json=body).json()["errors"]
+        assert [(flaw["pointer"], flaw["code"]) for flaw in flaws] == [
+            ("/teacher/options/stem_stride", "invalid_value"),
+            ("/student/options/stem_stride", "invalid_value"),
+        ]
+
     def test_what_the_worker_refuses_is_told(self, client: httpx.Client, teacher_id: str) -> None:
         preparation = inputs.claim_next("tester")
         assert preparation is not None

@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from benchmarks.plain_loop import PerImage, PlainLoop, Task
+from benchmarks.train_speed import material, our_run
 from distill.batch import Batch
 from distill.data.augment import Augmentation, normalize
-from distill.methods.srrl import SRRL
 from distill.spec import NetworkOptions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,16 +56,15 @@ def test_both_loops_see_the_same_kind_of_images(task: Task) -> None:
 
 def test_both_loops_descend_on_the_same_loss(task: Task) -> None:
     plain = PlainLoop(task, num_workers=0)
-    classifier = plain.teacher.network.get_submodule("fc")
-    assert isinstance(classifier, nn.Linear)
-    ours = SRRL(classifier, student_width=16, relu=True).train()
-    ours.connector.conv.weight.data.copy_(plain.connector.get_submodule("0").weight)  # type: ignore[arg-type]
+    ours = our_run(task, material(task)).objective.train()
+    connector = ours.get_submodule("methods.0.connectors.last.conv")
+    connector.weight.data.copy_(plain.connector.get_submodule("0").weight)  # type: ignore[operator, union-attr]
     images, labels = torch.randn(20, 3, 16, 16), torch.from_numpy(task.labels_N[:20])
 
     losses = plain.losses(images, labels)
     with torch.no_grad():
-        teacher_BC = plain.teacher(images).pooled_BC
-    expected = ours(Batch(plain.student(images), teacher_BC, labels))
+        teacher = plain.teacher(images)
+    expected = ours(Batch(plain.student(images), teacher, labels, torch.arange(20)))
 
     assert losses.keys() == expected.keys()
     for name, value in expected.items():

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from distill import architectures
-from distill.architectures import PLAIN, PlainOptions
+from distill.architectures import PLAIN, Layer, LayeredBlueprint, Options, PlainOptions
+from distill.architectures.resnet import ResNetBlueprint
 from distill.errors import InputError
 from distill.spec import NetworkOptions
 
@@ -24,8 +25,33 @@ PUBLISHED = {
     "wrn_16_2": (703_284, 128),
     "wrn_40_1": (569_780, 64),
     "wrn_40_2": (2_255_156, 128),
+    "resnet10": (4_949_412, 512),
+    "resnet18": (11_220_132, 512),
+    "resnet34": (21_328_292, 512),
+    "resnet50": (23_705_252, 2048),
+    "vgg8": (3_965_028, 512),
+    "vgg11": (9_277_284, 512),
+    "vgg13": (9_462_180, 512),
+    "vgg16": (14_774_436, 512),
+    "vgg19": (20_086_692, 512),
+    "mobilenetv2_half": (812_836, 1280),
+    "mobilenetv2": (2_353_060, 1280),
+    "shufflenetv1": (949_258, 960),
+    "shufflenetv2": (1_355_528, 1024),
 }
-PUBLISHED_10 = {"resnet8": 78_042, "resnet14": 175_258, "resnet20": 272_474, "wrn_16_2": 691_674}
+PUBLISHED_10 = {
+    "resnet8": 78_042,
+    "resnet14": 175_258,
+    "resnet20": 272_474,
+    "resnet26": 369_690,
+    "wrn_16_2": 691_674,
+    "resnet50": 23_520_842,
+    "vgg8": 3_918_858,
+    "vgg13": 9_416_010,
+    "mobilenetv2_half": 697_546,
+    "shufflenetv1": 862_768,
+    "shufflenetv2": 1_263_278,
+}
 PUBLISHED_MILLION_MACS = {
     "resnet8": 12.5,
     "resnet14": 26.7,
@@ -37,6 +63,15 @@ PUBLISHED_MILLION_MACS = {
     "wrn_16_2": 101.1,
     "wrn_40_1": 83.3,
     "wrn_40_2": 327.6,
+    "resnet50": 1298.0,
+    "vgg8": 96.2,
+    "vgg11": 209.4,
+    "vgg13": 284.9,
+    "vgg16": 398.2,
+    "vgg19": 511.4,
+    "mobilenetv2_half": 6.5,
+    "shufflenetv1": 38.7,
+    "shufflenetv2": 44.5,
 }
 
 
@@ -45,13 +80,10 @@ def shapes_of(name: str, *, num_classes: int = 10, width: float = 1.0) -> dict[s
     return architectures.state_shapes(name, options=options, num_classes=num_classes, in_channels=3)
 
 
-def mismatch(name: str, shapes: dict[str, tuple[int, ...]], *, width: float = 1.0) -> InputError:
-    with pytest.raises(InputError) as caught:
-        architectures.match_state(name, shapes, options=NetworkOptions(width=width), param="/teacher/architecture")
-    assert caught.value.code == "state_dict_mismatch"
-    assert caught.value.param == "/teacher/architecture"
-    json.dumps(caught.value.as_json())
-    return caught.value
+def layers(name: str, *, options: Options = PLAIN, image_size: tuple[int, int]) -> list[Layer]:
+    plan = architectures.blueprint(name, options=options)
+    assert isinstance(plan, LayeredBlueprint)
+    return list(plan.layers(num_classes=10, in_channels=3, image_size=image_size))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -76,23 +108,17 @@ def test_cost_is_the_published_one(name: str) -> None:
     assert round(count / 1e6, 1) == PUBLISHED_MILLION_MACS[name]
 
 
-def test_stride_of_the_stem_quarters_the_work_of_the_convolutions() -> None:
+@pytest.mark.parametrize("name", ["resnet20", "wrn_16_2", "resnet18", "resnet50", "vgg13"])
+def test_stride_of_the_stem_quarters_the_work_of_the_convolutions(name: str) -> None:
     def convolutions(stem_stride: int) -> int:
-        parts = architectures.layers(
-            "resnet20",
-            options=NetworkOptions(stem_stride=2 if stem_stride == 2 else 1),
-            num_classes=10,
-            in_channels=3,
-            image_size=(32, 32),
-        )
+        parts = layers(name, options=NetworkOptions(stem_stride=2 if stem_stride == 2 else 1), image_size=(32, 32))
         return sum(layer.macs for layer in parts if layer.kind == "conv")
 
     assert convolutions(1) == 4 * convolutions(2)
 
 
 def test_the_description_tells_the_size_of_every_map() -> None:
-    parts = architectures.layers("resnet8", options=PLAIN, num_classes=10, in_channels=1, image_size=(28, 30))
-    sizes = {layer.name: layer.out_size for layer in parts}
+    sizes = {layer.name: layer.out_size for layer in layers("resnet8", image_size=(28, 30))}
 
     assert sizes["conv1"] == (28, 30)
     assert sizes["layer2.0.downsample.0"] == (14, 15)
@@ -100,11 +126,69 @@ def test_the_description_tells_the_size_of_every_map() -> None:
     assert sizes["fc"] == (1, 1)
 
 
+@pytest.mark.parametrize(
+    ("size", "last"), [((32, 32), (4, 4)), ((28, 30), (3, 3)), ((64, 64), (4, 4)), ((1, 9), (1, 9))]
+)
+def test_a_vgg_halves_large_maps_once_more_and_leaves_a_single_row_alone(
+    size: tuple[int, int], last: tuple[int, int]
+) -> None:
+    sizes = {layer.name: layer.out_size for layer in layers("vgg8", image_size=size)}
+
+    assert sizes["block0.0"] == size
+    assert sizes["block4.0"] == last
+
+
 @pytest.mark.parametrize(("width", "widths"), [(0.5, (8, 8, 16, 32)), (1.3, (21, 21, 42, 83)), (0.001, (1, 1, 1, 1))])
 def test_width_gives_whole_channels(width: float, widths: tuple[int, ...]) -> None:
     plan = architectures.blueprint("resnet8", options=NetworkOptions(width=width))
 
+    assert isinstance(plan, ResNetBlueprint)
     assert (plan.stem, *plan.widths) == widths
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "widths", "feature_width"),
+    [
+        ("resnet18", 0.25, (16, 32, 64, 128), 128),
+        ("resnet50", 0.25, (64, 128, 256, 512), 512),
+        ("vgg8", 0.5, (64, 128, 256, 256), 256),
+        ("mobilenetv2", 0.5, (12, 16, 48, 160), 1280),  # mobilenetv2_half
+        ("mobilenetv2", 1.5, (36, 48, 144, 480), 1920),
+        ("mobilenetv2_half", 4, (48, 64, 192, 640), 2560),
+        ("shufflenetv1", 0.5, (120, 240, 480), 480),
+        ("shufflenetv1", 0.33, (84, 156, 312), 312),  # 79.2, 158.4, 316.8 to whole twelfths
+        ("shufflenetv1", 0.001, (24, 36, 48), 48),
+        ("shufflenetv2", 0.5, (58, 116, 232), 512),
+        ("shufflenetv2", 0.3, (34, 70, 140), 307),  # 34.8, 69.6, 139.2 to even numbers
+    ],
+)
+def test_width_keeps_what_a_family_needs(name: str, width: float, widths: tuple[int, ...], feature_width: int) -> None:
+    plan = architectures.blueprint(name, options=NetworkOptions(width=width))
+
+    assert plan.widths == widths
+    assert plan.feature_width == feature_width
+
+
+def test_a_mobilenet_of_half_width_is_the_benchmarks() -> None:
+    assert shapes_of("mobilenetv2", width=0.5) == shapes_of("mobilenetv2_half")
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2", "mobilenetv2_half", "shufflenetv1", "shufflenetv2"])
+@pytest.mark.parametrize(
+    ("param", "pointer"),
+    [
+        ("/student/architecture", "/student/options/stem_stride"),
+        ("/teacher/architecture", "/teacher/options/stem_stride"),
+        ("/architecture", "/options/stem_stride"),
+    ],
+)
+def test_an_option_that_a_network_does_not_take_is_refused(name: str, param: str, pointer: str) -> None:
+    with pytest.raises(InputError, match="stem_stride") as caught:
+        architectures.check(name, options=NetworkOptions(stem_stride=2), param=param)
+
+    assert (caught.value.code, caught.value.param) == ("invalid_value", pointer)
+    assert caught.value.hint
+    architectures.check(name, options=NetworkOptions(width=0.5), param=param)
 
 
 @pytest.mark.parametrize("name", [*architectures.names(), "wrn_22_3", "wrn_994_16"])
@@ -121,6 +205,13 @@ def test_zoo_accepts(name: str) -> None:
         ("WRN-16-2", "wrn_16_2"),
         ("wrn_17_2", "wrn_16_2"),
         ("wrn_40_17", "wrn_40_1"),
+        ("ResNet18", "resnet18"),
+        ("ResNet50", "resnet50"),
+        ("vgg13_bn", "vgg13"),
+        ("MobileNetV2", "mobilenetv2"),
+        ("mobile_half", "mobilenetv2_half"),
+        ("ShuffleV1", "shufflenetv1"),
+        ("ShuffleV2", "shufflenetv2"),
     ],
 )
 def test_unknown_name_suggests_the_nearest(name: str, nearest: str) -> None:
@@ -131,6 +222,13 @@ def test_unknown_name_suggests_the_nearest(name: str, nearest: str) -> None:
     assert caught.value.did_you_mean[0] == nearest
     assert caught.value.param == "/student/architecture"
     assert caught.value.hint == "GET /networks lists them"
+
+
+def test_the_benchmarks_mobilenet_is_told_beside_the_papers() -> None:
+    with pytest.raises(InputError) as caught:
+        architectures.check("MobileNetV2")
+
+    assert caught.value.did_you_mean[:2] == ["mobilenetv2", "mobilenetv2_half"]
 
 
 @pytest.mark.parametrize(
@@ -167,9 +265,29 @@ def test_catalog_lists_the_zoo_with_its_sizes() -> None:
         "feature_width": 128,
         "parameters": 2_255_156,
         "macs": entries["wrn_40_2"]["macs"],
+        "input": {"channels": 3, "height": 32, "width": 32, "fixed": False},
+        "preprocessing": {"mean": None, "std": None, "interpolation": "bilinear"},
         "roles": ["teacher", "student"],
     }
     json.dumps(list(entries.values()))
+
+
+def test_catalog_tells_the_last_stage_from_what_is_pooled() -> None:
+    entries = {entry["name"]: entry for entry in architectures.catalog()}
+
+    assert entries["mobilenetv2_half"]["stages"] == [12, 16, 48, 160]
+    assert entries["mobilenetv2_half"]["feature_width"] == 1280
+    assert entries["shufflenetv2"]["stages"] == [116, 232, 464]
+    assert entries["shufflenetv2"]["feature_width"] == 1024
+    assert {entry["family"] for entry in entries.values()} == {
+        "resnet",
+        "wrn",
+        "resnet4stage",
+        "vgg",
+        "mobilenetv2",
+        "shufflenetv1",
+        "shufflenetv2",
+    }
 
 
 @pytest.mark.parametrize(
@@ -178,151 +296,10 @@ def test_catalog_lists_the_zoo_with_its_sizes() -> None:
         ("X4", ["resnet8x4", "resnet32x4"]),
         ("wrn_16_1", ["wrn_16_1", "wrn_16_10"]),
         ("wrn_22_3", ["wrn_22_3"]),
-        ("vgg", []),
+        ("VGG1", ["vgg11", "vgg13", "vgg16", "vgg19"]),
+        ("shuffle", ["shufflenetv1", "shufflenetv2"]),
+        ("alexnet", []),
     ],
 )
 def test_catalog_is_searched_by_name(q: str, found: list[str]) -> None:
     assert [entry["name"] for entry in architectures.catalog(q)] == found
-
-
-def test_names_lose_the_prefixes_of_wrappers_only_at_the_front() -> None:
-    assert architectures.clean_names(
-        ["fc.bias", "module.fc.bias", "_orig_mod.module.fc.bias", "head.module.fc.bias"]
-    ) == {
-        "fc.bias": "fc.bias",
-        "module.fc.bias": "fc.bias",
-        "_orig_mod.module.fc.bias": "fc.bias",
-        "head.module.fc.bias": "head.module.fc.bias",
-    }
-
-
-@pytest.mark.parametrize("prefix", ["", "module.", "module._orig_mod."])
-@pytest.mark.parametrize("name", ["resnet8x4", "wrn_16_2"])
-def test_weights_tell_classes_and_channels(name: str, prefix: str) -> None:
-    options = NetworkOptions(width=0.5)
-    shapes = architectures.state_shapes(name, options=options, num_classes=37, in_channels=1)
-
-    facts = architectures.match_state(
-        name, {prefix + key: shape for key, shape in shapes.items()}, options=options, param="/x"
-    )
-
-    assert (facts.num_classes, facts.in_channels) == (37, 1)
-    assert facts.feature_width == {"resnet8x4": 128, "wrn_16_2": 64}[name]
-
-
-def test_old_files_without_batch_counts_fit() -> None:
-    shapes = {k: s for k, s in shapes_of("resnet8").items() if not k.endswith("num_batches_tracked")}
-
-    facts = architectures.match_state("resnet8", shapes, options=PLAIN, param="/x")
-
-    assert facts.num_classes == 10
-
-
-def test_mismatch_names_what_is_missing_unexpected_and_misshapen() -> None:
-    shapes = shapes_of("resnet8")
-    del shapes["layer1.0.conv2.weight"]
-    shapes["module.head.weight"] = (3, 3)
-    shapes["layer2.0.conv1.weight"] = (32, 16, 5, 5)
-
-    error = mismatch("resnet8", shapes)
-
-    assert error.details == {
-        "missing": ["layer1.0.conv2.weight"],
-        "unexpected": ["head.weight"],
-        "misshapen": [{"name": "layer2.0.conv1.weight", "expected": [32, 16, 3, 3], "found": [32, 16, 5, 5]}],
-    }
-    assert "missing 1, unexpected 1, of another shape 1" in error.message
-    assert error.did_you_mean == []
-    assert "CRD benchmark" in error.hint
-
-
-def test_mismatch_reports_ten_of_each_and_counts_all() -> None:
-    error = mismatch("wrn_16_2", shapes_of("resnet110"))
-
-    assert {key: len(found) for key, found in error.details.items()} == {
-        "missing": 10,
-        "unexpected": 10,
-        "misshapen": 5,  # the four of bn1 and fc.weight
-    }
-    num_unexpected = len(set(shapes_of("resnet110")) - set(shapes_of("wrn_16_2")))
-    assert f"unexpected {num_unexpected}," in error.message
-
-
-@pytest.mark.parametrize(
-    ("asked", "actual"),
-    [
-        ("resnet8", "resnet20"),
-        ("resnet20", "wrn_16_2"),
-        ("wrn_16_2", "wrn_40_2"),
-        ("resnet8x4", "resnet8"),
-        ("wrn_16_2", "wrn_22_3"),
-    ],
-)
-def test_mismatch_says_whose_weights_they_are(asked: str, actual: str) -> None:
-    error = mismatch(asked, shapes_of(actual))
-
-    assert error.did_you_mean == [actual]
-    assert actual in error.hint
-
-
-def test_forgotten_width_is_told() -> None:
-    error = mismatch("resnet20", shapes_of("resnet20", width=0.375))
-
-    assert error.did_you_mean == []
-    assert '"width": 0.375' in error.hint
-
-
-def test_superfluous_width_is_told() -> None:
-    error = mismatch("resnet20", shapes_of("resnet20"), width=2)
-
-    assert error.did_you_mean == ["resnet20"]
-    assert "width 2" in error.message
-
-
-@pytest.mark.parametrize("found", [None, (), (10,), (0, 64), (10, 64, 1), (10, 63)])
-def test_classifier_missing_or_ill_shaped_is_a_mismatch(found: tuple[int, ...] | None) -> None:
-    shapes = shapes_of("resnet8")
-    del shapes["fc.weight"]
-    if found is not None:
-        shapes["fc.weight"] = found
-
-    error = mismatch("resnet8", shapes)
-
-    if found is None:
-        assert error.details["missing"] == ["fc.weight"]
-    else:
-        assert [item["name"] for item in error.details["misshapen"]] == ["fc.weight"]
-
-
-@pytest.mark.parametrize("found", [(), (16, 0, 3, 3), (16, 3, 3), (16, 3, 7, 7)])
-def test_first_convolution_ill_shaped_is_a_mismatch(found: tuple[int, ...]) -> None:
-    error = mismatch("wrn_16_1", shapes_of("wrn_16_1") | {"conv1.weight": found})
-
-    assert [item["name"] for item in error.details["misshapen"]] == ["conv1.weight"]
-
-
-def test_bias_of_other_classes_than_the_weight_is_a_mismatch() -> None:
-    error = mismatch("resnet8", shapes_of("resnet8") | {"fc.bias": (11,)})
-
-    assert error.details["misshapen"] == [{"name": "fc.bias", "expected": [10], "found": [11]}]
-
-
-def test_two_tensors_of_one_clean_name_are_a_mismatch() -> None:
-    error = mismatch("resnet8", shapes_of("resnet8") | {"module.fc.bias": (10,)})
-
-    assert error.details["unexpected"] == ["module.fc.bias"]
-
-
-def test_no_weights_at_all_are_a_mismatch() -> None:
-    error = mismatch("resnet8", {})
-
-    assert len(error.details["missing"]) == 10
-    assert error.did_you_mean == []
-
-
-def test_weights_for_an_unknown_network_are_refused_by_name() -> None:
-    with pytest.raises(InputError) as caught:
-        architectures.match_state("resnet9", {}, options=PLAIN, param="/teacher/architecture")
-
-    assert caught.value.code == "architecture_unknown"
-    assert caught.value.param == "/teacher/architecture"

@@ -141,3 +141,71 @@ def test_no_images(path: Path) -> None:
         "train-labels-idx1-ubyte": idx(np.zeros(0, np.uint8)),
     }
     refused(write(path, {**four(), **empty}), code="dataset_empty")
+
+
+LETTERS = np.arange(12, dtype=np.uint8) % 3 + 1
+
+
+def emnist(split: str, *, labels: np.ndarray = LETTERS, **changes: bytes) -> dict[str, bytes]:
+    """EMNIST's files: columns where MNIST has rows."""
+    members = {
+        f"emnist-{split}-train-images-idx3-ubyte": idx(TRAIN.transpose(0, 2, 1)),
+        f"emnist-{split}-train-labels-idx1-ubyte": idx(labels),
+        f"emnist-{split}-test-images-idx3-ubyte": idx(TEST.transpose(0, 2, 1)),
+        f"emnist-{split}-test-labels-idx1-ubyte": idx(labels[:4]),
+        f"emnist-{split}-mapping.txt": b"1 65 97\n",
+    }
+    return members | changes
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_emnist_is_turned_upright_and_its_letters_start_at_0(path: Path, packed: bool) -> None:
+    members = emnist("letters")
+    if packed:
+        members = {f"gzip/{name}.gz": gzip.compress(data) for name, data in members.items()}
+    write(path, members)
+    found = inspect_dataset(path)
+    assert found.format == "idx"
+    assert found.summary["image"] == {"channels": 1, "height": 4, "width": 5}
+    raw = read(path)
+    assert np.array_equal(raw.train_images, TRAIN[:, None])
+    assert raw.train_images.flags.c_contiguous
+    assert np.array_equal(raw.test_images, TEST[:, None])
+    assert raw.train_labels.tolist() == [0, 1, 2] * 4
+    assert raw.test_labels.tolist() == [0, 1, 2, 0]
+    assert raw.classes == ["A", "B", "C"]
+
+
+@pytest.mark.parametrize(
+    ("split", "count", "ends"),
+    [("letters", 26, "AZ"), ("balanced", 47, "0t"), ("bymerge", 47, "0t"), ("byclass", 62, "0z"), ("digits", 10, "09")],
+)
+def test_the_classes_of_emnist_have_their_names(path: Path, split: str, count: int, ends: str) -> None:
+    """The 47 merged classes end with t, label 46, in emnist-balanced-mapping.txt."""
+    first = 1 if split == "letters" else 0
+    labels = np.arange(first, first + count, dtype=np.uint8)
+    images = np.zeros((count, 2, 2), dtype=np.uint8)
+    members = {f"emnist-{split}-{part}-images-idx3-ubyte": idx(images) for part in ("train", "test")} | {
+        f"emnist-{split}-{part}-labels-idx1-ubyte": idx(labels) for part in ("train", "test")
+    }
+    raw = read(write(path, members))
+    assert (len(raw.classes), raw.classes[0] + raw.classes[-1]) == (count, ends)
+    assert raw.train_labels.tolist() == list(range(count))
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        (emnist("letters") | emnist("digits"), "one data set"),
+        (
+            {name: data for name, data in emnist("letters").items() if "train" in name}
+            | {name: data for name, data in emnist("digits").items() if "test" in name},
+            "one data set",
+        ),
+        ({name: data for name, data in emnist("letters").items() if "train" in name} | four(), "one data set"),
+        (emnist("letters", labels=LETTERS - 1), "start at 1"),
+        (emnist("letters", **{"emnist-letters-train-images-idx3-ubyte": idx(TRAIN)}), "(4, 5)"),
+    ],
+)
+def test_files_of_emnist_that_do_not_fit(path: Path, members: dict[str, bytes], said: str) -> None:
+    assert said in refused(write(path, members), code="dataset_unreadable").message

@@ -46,18 +46,6 @@ def calibration_error_by_loops(logits: Array, labels: Labels, num_bins: int) -> 
     return total
 
 
-def cka_by_kernels(a: Array, b: Array) -> float:
-    """HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) with HSIC = tr(K H L H) / (n - 1)^2, Kornblith et al. 2019, Eq. 3."""
-    n = len(a)
-    centring = np.eye(n) - np.ones((n, n)) / n
-
-    def hsic(k: Array, m: Array) -> float:
-        return float(np.trace(k @ centring @ m @ centring)) / (n - 1) ** 2
-
-    k, m = a @ a.T, b @ b.T
-    return hsic(k, m) / math.sqrt(hsic(k, k) * hsic(m, m))
-
-
 @pytest.fixture
 def labels() -> Tensor:
     return torch.randint(K, (N,), generator=torch.Generator().manual_seed(3))
@@ -110,24 +98,6 @@ def test_calibration_error_neither_cancels_between_bins_nor_mixes_a_bins_upper_e
     assert found == pytest.approx((0.5 - 0.0) / 2 + (1.0 - 0.55) / 2)
 
 
-def test_linear_cka(student: Answers, teacher: Answers) -> None:
-    a, b = student.pooled_NC, teacher.pooled_NC
-    expected = cka_by_kernels(double(a), double(b))
-    assert 0.1 < expected < 0.95
-    assert evaluation.linear_cka(a, b) == pytest.approx(expected, rel=1e-9)
-    assert evaluation.linear_cka(b, a) == pytest.approx(expected, rel=1e-9)
-
-
-def test_linear_cka_sees_no_rotation_scale_or_shift(student: Answers) -> None:
-    rotation = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)).Q
-    a = student.pooled_NC.double()
-    assert evaluation.linear_cka(a, 3 * (a @ rotation) + 7) == pytest.approx(1.0, abs=1e-9)
-
-
-def test_linear_cka_of_constant_features_is_zero(student: Answers) -> None:
-    assert evaluation.linear_cka(student.pooled_NC, torch.ones(N, 4)) == 0.0
-
-
 def test_accuracy_figures(student: Answers, labels: Tensor) -> None:
     figures = evaluation.accuracy_figures(student, labels, num_classes=K)
 
@@ -144,31 +114,6 @@ def test_class_without_images_has_no_accuracy() -> None:
     given = Answers(torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 0.0]]), torch.zeros(2, 1))
     figures = evaluation.accuracy_figures(given, torch.tensor([0, 0]), num_classes=3)
     assert figures["per_class"] == [0.5, None, None]
-
-
-def test_likeness_figures(student: Answers, teacher: Answers) -> None:
-    figures = evaluation.likeness_figures(student, teacher)
-
-    p, q = softmax(double(teacher.logits_NK)), softmax(double(student.logits_NK))
-    divergence = sum(p[i, k] * math.log(p[i, k] / q[i, k]) for i in range(N) for k in range(K)) / N
-    agreement = sum(np.argmax(p[i]) == np.argmax(q[i]) for i in range(N)) / N
-    assert figures["kl_to_teacher"] == pytest.approx(divergence, rel=1e-9)
-    assert figures["agreement"] == pytest.approx(agreement, abs=1e-12)
-    assert figures["cka"] == pytest.approx(
-        cka_by_kernels(double(student.pooled_NC), double(teacher.pooled_NC)), rel=1e-9
-    )
-
-
-def test_teacher_is_wholly_like_itself(teacher: Answers) -> None:
-    assert evaluation.likeness_figures(teacher, teacher) == pytest.approx(
-        {"agreement": 1.0, "kl_to_teacher": 0.0, "cka": 1.0}
-    )
-
-
-def test_divergence_from_a_teacher_of_extreme_logits_is_finite() -> None:
-    sure, unsure = (Answers(torch.tensor([[size, 0.0]]), torch.zeros(1, 1)) for size in (5000.0, 0.0))
-    assert evaluation.likeness_figures(unsure, sure)["kl_to_teacher"] == pytest.approx(math.log(2))
-    assert evaluation.likeness_figures(sure, unsure)["kl_to_teacher"] == pytest.approx(2500 - math.log(2))
 
 
 def test_worst_disagreements(student: Answers, teacher: Answers, labels: Tensor) -> None:

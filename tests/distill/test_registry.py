@@ -5,19 +5,26 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from distill import architectures
 from distill.errors import InputError
-from distill.methods.ce import CE
-from distill.methods.srrl import SRRL
+from distill.losses import label_cross_entropy
+from distill.method_specs import CEMethod, ExtraMethod, MethodSpec, SRRLMethod
+from distill.methods.simkd import Projector
+from distill.methods.srrl import SRRL, Connector, VectorConnector
 from distill.networks.resnet import ResNet
 from distill.networks.wrn import WideResNet
-from distill.registry import build_method, build_network, load_weights
-from distill.spec import CEMethod, NetworkOptions, SRRLMethod
+from distill.objective import Objective
+from distill.pairs import Pair, Sizes
+from distill.registry import build_method, build_network, build_objective, load_weights
+from distill.spec import NetworkOptions
+from tests.fixtures.map_pairs import batch_of, pair_of, sizes
 
 OPTIONS = NetworkOptions(width=0.25)
+STUDENT, TEACHER = sizes((5, 6, 6), (7, 3, 3)), sizes((9, 6, 6), (12, 3, 3))
 
 
 def build(name: str = "resnet8", *, num_classes: int = 5) -> nn.Module:
@@ -55,48 +62,105 @@ def test_unknown_network_is_refused_with_the_nearest_names() -> None:
     assert "resnet8" in caught.value.did_you_mean
 
 
-def test_settings_of_srrl_reach_the_method() -> None:
-    spec = SRRLMethod.model_validate(
-        {
-            "type": "srrl",
-            "srrl": {
-                "feature_weight": 2.0,
-                "regression_weight": 3.0,
-                "label_weight": 0.5,
-                "regression_loss": "kl",
-                "reduction": "sum",
-                "activation": "none",
-                "head": "teacher",
-            },
-        }
-    )
-    classifier = nn.Linear(12, 5)
+@pytest.fixture
+def pair() -> Pair:
+    return pair_of(STUDENT, TEACHER)
 
-    method = build_method(spec, classifier=classifier, student_width=7)
 
+def objective_of(spec: MethodSpec, pair: Pair) -> Objective:
+    return build_objective(spec, pair=pair, label_loss=label_cross_entropy, label_part="ce")
+
+
+def spec_of(name: str, **settings: object) -> ExtraMethod:
+    adapter: TypeAdapter[ExtraMethod] = TypeAdapter(ExtraMethod)
+    return adapter.validate_python({"type": name, **settings})
+
+
+def test_settings_of_srrl_reach_the_method(pair: Pair) -> None:
+    settings = {
+        "feature_weight": 2.0,
+        "regression_weight": 3.0,
+        "label_weight": 0.5,
+        "regression_loss": "kl",
+        "reduction": "sum",
+        "activation": "none",
+        "head": "teacher",
+        "stages": ["stage1", "last"],
+    }
+    spec = SRRLMethod.model_validate({"type": "srrl", "srrl": settings})
+
+    objective = objective_of(spec, pair)
+
+    (method,) = objective.methods
     assert isinstance(method, SRRL)
-    assert method.needs_teacher
-    assert method.weights == {"ce": 0.5, "fm": 2.0, "sr": 3.0}
-    assert (method.regression_loss, method.reduction, method.head) == ("kl", "sum", "teacher")
-    assert not method.connector.relu
-    assert method.connector.conv.weight.shape == (12, 7, 1, 1)
-    assert method.classifier is classifier
-    assert not any(parameter.requires_grad for parameter in classifier.parameters())
+    assert objective.label_weight == 0.5
+    assert objective.parts == ("ce", "fm", "sr")
+    assert objective.teacher_needs == {"pooled", "stage1"}
+    assert objective.student_maps == {"stage1", "last"}
+    assert method.settings.model_dump() == {**SRRLMethod(type="srrl").srrl.model_dump(), **settings}
+    head = objective.result_head
+    assert head is not None
+    assert head.classifier is pair.classifier
+    assert head.connector.conv.weight.shape == (12, 7, 1, 1)  # type: ignore[union-attr]
+    assert not any(parameter.requires_grad for parameter in pair.classifier.parameters())
 
 
 @pytest.mark.parametrize(("activation", "relu"), [("relu", True), ("none", False)])
-def test_activation_ends_the_connector(activation: str, relu: bool) -> None:
-    spec = SRRLMethod.model_validate({"type": "srrl", "srrl": {"activation": activation}})
-    method = build_method(spec, classifier=nn.Linear(4, 2), student_width=3)
+def test_activation_ends_the_connector(pair: Pair, activation: str, relu: bool) -> None:
+    method = build_method(spec_of("srrl", srrl={"activation": activation}), pair=pair)
     assert isinstance(method, SRRL)
-    assert method.connector.relu is relu
+    assert method.facts()["last"]["relu"] is relu
 
 
-def test_plain_training_has_no_parameters_and_asks_no_teacher() -> None:
-    method = build_method(CEMethod(type="ce"), classifier=nn.Linear(4, 2), student_width=3)
-    assert isinstance(method, CE)
-    assert not method.needs_teacher
-    assert list(method.parameters()) == []
+@pytest.mark.parametrize(
+    ("student", "kind"), [(STUDENT, Connector), (sizes(pooled=7), VectorConnector)], ids=["map", "vector"]
+)
+def test_the_connector_is_made_for_what_the_student_shows(student: Sizes, kind: type[nn.Module]) -> None:
+    head = objective_of(spec_of("srrl", srrl={"head": "teacher"}), pair_of(student, TEACHER)).result_head
+    assert head is not None
+    assert isinstance(head.connector, kind)
+
+
+def test_simkd_answers_through_its_projector(pair: Pair) -> None:
+    objective = objective_of(spec_of("simkd"), pair)
+    head = objective.result_head
+    assert head is not None
+    assert isinstance(head.connector, Projector)
+    assert head.classifier is pair.classifier
+    assert objective.label_weight == 0.0
+    assert objective.trains_logits
+
+
+def test_plain_training_has_no_parameters_and_asks_no_teacher(pair: Pair) -> None:
+    objective = objective_of(CEMethod(type="ce"), pair)
+    assert objective.parts == ("ce",)
+    assert objective.teacher_needs == frozenset()
+    assert objective.result_head is None
+    assert list(objective.parameters()) == []
+
+
+@pytest.mark.parametrize("name", ["srrl", "fitnet", "at", "sp", "vid", "nst", "reviewkd", "simkd"])
+def test_a_methods_answer_has_the_parts_that_it_announces(pair: Pair, name: str) -> None:
+    method = build_method(spec_of(name), pair=pair)
+
+    found = method(batch_of(pair))
+
+    assert tuple(found) == ("loss", *method.parts)
+    assert all(value.shape == () and value.isfinite() for value in found.values())
+
+
+def test_methods_add_up_with_one_loss_of_the_labels(pair: Pair) -> None:
+    spec = spec_of("srrl", srrl={"label_weight": 0.5}, extra=[{"type": "at"}, {"type": "sp", "sp": {"weight": 2.0}}])
+    torch.manual_seed(0)
+    objective = objective_of(spec, pair)
+    batch = batch_of(pair)
+
+    found = objective(batch)
+
+    assert tuple(found) == ("loss", "ce", "fm", "sr", "at", "sp") == ("loss", *objective.parts)
+    total = 0.5 * found["ce"] + found["fm"] + found["sr"] + 1000.0 * found["at"] + 2.0 * found["sp"]
+    torch.testing.assert_close(found["loss"], total)
+    assert objective.teacher_needs == {"pooled", "stage1", "stage2", "last"}
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])

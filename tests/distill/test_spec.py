@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from distill.spec import CEMethod, DistillSpec, SRRLMethod, method_schemas
+from distill.method_specs import CEMethod, SRRLMethod, method_schemas
+from distill.spec import DistillSpec
 
 SHORTEST: dict[str, Any] = {
     "teacher": {"id": "tch_1"},
@@ -29,7 +30,10 @@ FULL: dict[str, Any] = {
             "reduction": "sum",
             "activation": "none",
             "head": "teacher",
+            "stages": ["stage1", "last"],
+            "feature_stages": ["stage2"],
         },
+        "extra": [{"type": "kd", "kd": {"label_weight": 0.1, "weight": 0.5, "temperature": 2.0}, "extra": []}],
     },
     "training": {
         "epochs": 3,
@@ -37,7 +41,11 @@ FULL: dict[str, Any] = {
         "learning_rate": 0.05,
         "weight_decay": 0.0001,
         "optimizer": "sgd",
+        "momentum": 0.8,
+        "nesterov": False,
         "schedule": "cosine",
+        "milestones": [],
+        "gamma": 0.2,
         "augmentation": "crop_flip",
         "views": "fresh",
         "precision": "bf16",
@@ -92,7 +100,9 @@ def test_shortest_request_gets_the_published_defaults() -> None:
                 "reduction": "mean",
                 "activation": "auto",
                 "head": "own",
+                "stages": ["last"],
             },
+            "extra": [],
         },
         "training": {
             "epochs": "auto",
@@ -100,7 +110,11 @@ def test_shortest_request_gets_the_published_defaults() -> None:
             "learning_rate": "auto",
             "weight_decay": "auto",
             "optimizer": "sgd",
+            "momentum": 0.9,
+            "nesterov": "auto",
             "schedule": "auto",
+            "milestones": "auto",
+            "gamma": 0.1,
             "augmentation": "auto",
             "views": "auto",
             "precision": "auto",
@@ -154,6 +168,12 @@ def test_numbers_must_be_finite(pointer: str, value: float) -> None:
         ("/training/learning_rate", 10.5),
         ("/training/weight_decay", -0.1),
         ("/training/optimizer", "adam"),
+        ("/training/momentum", 1),
+        ("/training/nesterov", "yes"),
+        ("/training/gamma", 0),
+        ("/training/milestones", [0]),
+        ("/training/milestones", "late"),
+        ("/recipe", 5),
         ("/training/views", 0),
         ("/training/seed", -1),
         ("/training/seed", 2**32),
@@ -173,6 +193,41 @@ def test_numbers_must_be_finite(pointer: str, value: float) -> None:
 )
 def test_values_outside_their_range_are_refused(pointer: str, value: object) -> None:
     assert errors(changed(pointer, value))
+
+
+@pytest.mark.parametrize(
+    ("training", "words"),
+    [
+        ({"milestones": [2, 2]}, "must rise"),
+        ({"milestones": [3, 1]}, "must rise"),
+        ({"milestones": [1, 4], "epochs": 4}, "the milestone 4 is not before the end, after 4 epochs"),
+        ({"milestones": [1], "epochs": 4, "schedule": "cosine"}, "schedule step, not to cosine"),
+    ],
+)
+def test_milestones_rise_within_a_stepped_run(training: dict[str, Any], words: str) -> None:
+    (error,) = errors({**SHORTEST, "training": training})
+    assert error["loc"] == ("training", "milestones")
+    assert words in error["msg"]
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"milestones": [1, 3], "epochs": 4},
+        {"milestones": [1, 300], "schedule": "step"},
+        {"milestones": [], "schedule": "one_cycle"},
+        {"nesterov": True, "momentum": 0.5},
+        {"nesterov": False, "momentum": 0},
+    ],
+)
+def test_schedules_and_momenta_that_can_be(training: dict[str, Any]) -> None:
+    spec = DistillSpec.model_validate({**SHORTEST, "training": training})
+    assert spec.training.model_dump(include=set(training)) == training
+
+
+def test_nesterov_needs_momentum() -> None:
+    (error,) = errors({**SHORTEST, "training": {"nesterov": True, "momentum": 0}})
+    assert error["loc"][:2] == ("training", "nesterov")
 
 
 def test_specs_cannot_be_changed() -> None:
@@ -203,10 +258,17 @@ def test_teacher_is_named_in_one_way(reference: dict[str, str], message: str) ->
     assert error["loc"] == ("teacher",)
 
 
-@pytest.mark.parametrize("reference", [{}, {"id": "ds_1", "upload_id": "upl_1"}, {"format": "npz"}])
+@pytest.mark.parametrize(
+    "reference",
+    [{}, {"id": "ds_1", "upload_id": "upl_1"}, {"format": "npz"}, {"preset": "mnist", "upload_id": "upl_1"}],
+)
 def test_data_set_is_named_in_one_way(reference: dict[str, str]) -> None:
     (error,) = errors({**SHORTEST, "dataset": reference})
-    assert "either id or upload_id" in error["msg"]
+    assert "exactly one of id, upload_id and preset" in error["msg"]
+
+
+def test_data_set_may_be_a_preset() -> None:
+    assert DistillSpec.model_validate({**SHORTEST, "dataset": {"preset": "cifar-100"}}).dataset.preset == "cifar-100"
 
 
 def test_type_chooses_the_method() -> None:
@@ -221,7 +283,7 @@ def test_type_chooses_the_method() -> None:
 @pytest.mark.parametrize(
     ("method", "kind"),
     [
-        ({"type": "kd"}, "union_tag_invalid"),
+        ({"type": "ofd"}, "union_tag_invalid"),
         ({}, "union_tag_not_found"),
         ({"type": "ce", "srrl": {}}, "extra_forbidden"),
     ],
@@ -231,13 +293,61 @@ def test_other_methods_are_refused_with_one_error(method: dict[str, Any], kind: 
     assert error["type"] == kind
 
 
+@pytest.mark.parametrize(
+    ("settings", "is_taught"),
+    [
+        ({"stages": ["stage2", "last"]}, True),
+        ({"feature_stages": ["stage2"]}, True),
+        ({"stages": ["stage2"]}, False),
+        ({"feature_stages": ["stage2"], "regression_weight": 0.0}, False),
+        ({"regression_weight": 0.0, "feature_weight": 0.0}, False),
+    ],
+)
+def test_the_teachers_head_needs_a_loss_at_the_layer_before_it(settings: dict[str, Any], is_taught: bool) -> None:
+    SRRLMethod.model_validate({"type": "srrl", "srrl": settings})  # the student's own head does not
+    reused = {"type": "srrl", "srrl": {**settings, "head": "teacher"}}
+    if is_taught:
+        SRRLMethod.model_validate(reused)
+        return
+    with pytest.raises(ValidationError, match="the connector before it would learn nothing"):
+        SRRLMethod.model_validate(reused)
+
+
 def test_schemas_describe_every_method_of_the_union() -> None:
     schemas = {entry["type"]: entry for entry in method_schemas()}
 
     union = DistillSpec.model_json_schema()["properties"]["method"]["discriminator"]["mapping"]
-    assert schemas.keys() == union.keys() == {"srrl", "ce"}
+    logits_and_features = {"srrl", "ce", "kd", "dkd", "dist", "rkd", "crd", "pkt", "cc"}
+    maps = {"fitnet", "at", "sp", "vid", "nst", "reviewkd", "simkd"}
+    assert schemas.keys() == union.keys() == logits_and_features | maps
     assert all(entry["summary"] and json.dumps(entry["schema"]) for entry in schemas.values())
     settings = schemas["srrl"]["schema"]["$defs"]["SRRLSettings"]["properties"]
     defaults = DistillSpec.model_validate(SHORTEST).model_dump(mode="json")["method"]["srrl"]
     assert {name: field["default"] for name, field in settings.items()} == defaults
     assert all(field["description"] for field in settings.values())
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ({"type": "srrl", "srrl": {"feature_weight": 0, "regression_weight": 0, "label_weight": 0}}, "nothing would"),
+        ({"type": "kd", "kd": {"weight": 0, "label_weight": 0}}, "nothing would"),
+        ({"type": "rkd", "rkd": {"distance_weight": 0, "angle_weight": 0, "label_weight": 0}}, "nothing would"),
+        ({"type": "simkd", "simkd": {"weight": 0}}, "nothing would"),
+        ({"type": "kd", "kd": {"weight": -0.1}}, "greater than or equal to 0"),
+        ({"type": "srrl", "srrl": {"stages": []}}, "at least 1"),
+        ({"type": "srrl", "srrl": {"stages": ["conv4"]}}, "match pattern"),
+        ({"type": "srrl", "extra": [{"type": "srrl"}]}, "once"),
+        ({"type": "srrl", "extra": [{"type": "kd", "extra": [{"type": "at"}]}]}, "no extra of its own"),
+        ({"type": "srrl", "extra": [{"type": "kd", "kd": {"label_weight": 0.5}}]}, "main method alone"),
+        ({"type": "srrl", "extra": [{"type": "ce"}]}, "does not match any of the expected tags"),
+    ],
+)
+def test_methods_that_make_no_sense_are_refused(method: dict[str, Any], words: str) -> None:
+    (error,) = errors({**SHORTEST, "method": method})
+    assert words in error["msg"]
+
+
+def test_labels_may_weigh_nothing_where_something_else_is_learnt() -> None:
+    spec = DistillSpec.model_validate({**SHORTEST, "method": {"type": "at", "at": {"label_weight": 0}}})
+    assert spec.method.type == "at"

@@ -1,106 +1,152 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
-from distill.batch import Batch
-from distill.errors import InputError
-from distill.methods.srrl import SRRL, Connector
-from distill.networks import resnet, wrn
-from distill.spec import NetworkOptions
-from distill.taps import Features, Tap, prove
-from distill.teachers import freeze
+from distill.batch import POOLED, Batch
+from distill.losses import label_cross_entropy
+from distill.method_specs import SRRLSettings
+from distill.methods.srrl import SRRL, Connector, VectorConnector
+from distill.objective import Objective, answer
+from distill.pairs import Pair
+from tests.fixtures.map_pairs import (
+    BATCH,
+    assert_near_in_bf16,
+    assert_resumes,
+    batch_of,
+    double,
+    pair_of,
+    sizes,
+)
+from tests.fixtures.srrl_losses import connect, regression, squared
 
-B, CS, CT, K, SIDE = 6, 5, 8, 4, 3
-TINY = NetworkOptions(width=0.25, stem_stride=2)
-
-
-@pytest.fixture
-def classifier() -> nn.Linear:
-    torch.manual_seed(1)
-    return nn.Linear(CT, K)
-
-
-@pytest.fixture
-def batch() -> Batch:
-    generator = torch.Generator().manual_seed(2)
-    student = Features(
-        torch.randn(B, CS, SIDE, SIDE, generator=generator, requires_grad=True),
-        torch.randn(B, CS, generator=generator),
-        torch.randn(B, K, generator=generator, requires_grad=True),
-    )
-    return Batch(student, torch.rand(B, CT, generator=generator), torch.tensor([0, 1, 2, 3, 0, 1]))
+CS, CT = 5, 8
+MAPS = pair_of(sizes((CS, 3, 3)), sizes((CT, 3, 3)))
+OTHER_SIZES = pair_of(sizes((CS, 3, 3)), sizes((CT, 2, 5)))
+VECTOR = pair_of(sizes(pooled=CS), sizes((CT, 3, 3)))
+TO_VECTOR = pair_of(sizes((CS, 3, 3)), sizes(pooled=CT))
+PAIRS = {"maps": MAPS, "other sizes": OTHER_SIZES, "a vector": VECTOR, "a teacher's vector": TO_VECTOR}
 
 
-def reference(method: SRRL, batch: Batch, classifier: nn.Linear, *, relu: bool) -> dict[str, float]:
-    """SRRL as the paper and the authors' code define it, in float64 numpy, training-mode batch norm included."""
+def build(pair: Pair = MAPS, **settings: Any) -> SRRL:
+    torch.manual_seed(3)
+    return SRRL(SRRLSettings(**{"activation": "relu", **settings}), pair=pair)
 
-    def double(tensor: Tensor) -> np.ndarray:
-        return tensor.detach().double().numpy()
 
-    maps, weight = double(batch.student.map_BCHW), double(method.connector.conv.weight)[:, :, 0, 0]
-    connected = np.einsum("oc,bchw->bohw", weight, maps)
-    mean = connected.mean(axis=(0, 2, 3), keepdims=True)
-    variance = connected.var(axis=(0, 2, 3), keepdims=True)
-    connected = (connected - mean) / np.sqrt(variance + 1e-5)
-    connected = np.maximum(connected, 0.0) if relu else connected
-    pooled = connected.mean(axis=(2, 3))
-    assert batch.teacher_BC is not None
-    teacher, w, b = double(batch.teacher_BC), double(classifier.weight), double(classifier.bias)
-    logits = double(batch.student.logits_BK)
-    log_q = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+def reference(method: SRRL, pair: Pair, batch: Batch, *, kind: str = "l2", reduction: str = "mean") -> dict[str, float]:
+    """Both losses at the penultimate layer, as the paper and the authors' code define them."""
+    assert batch.teacher is not None
+    given = batch.student.maps.get("last", batch.student.pooled_BC)
+    pooled = connect(method.connectors["last"], double(given)).mean(axis=(2, 3))
+    teacher, w, b = double(batch.teacher.pooled_BC), double(pair.classifier.weight), double(pair.classifier.bias)
+    logits = pooled @ w.T + b, teacher @ w.T + b
     return {
-        "ce": -log_q[np.arange(B), batch.labels_B.numpy()].mean(),
-        "fm": ((pooled - teacher) ** 2).mean(),
-        "sr": (((pooled @ w.T + b) - (teacher @ w.T + b)) ** 2).mean(),
+        "fm": squared(pooled, teacher, reduction=reduction),
+        "sr": regression(*logits, kind=kind, reduction=reduction),
     }
 
 
-@pytest.mark.parametrize("relu", [True, False])
-def test_the_losses_agree_with_a_float64_formula(batch: Batch, classifier: nn.Linear, relu: bool) -> None:
-    method = SRRL(classifier, student_width=CS, relu=relu, feature_weight=0.7, regression_weight=2.5, label_weight=0.4)
-    expected = reference(method, batch, classifier, relu=relu)
+@pytest.mark.parametrize("kind", ["l2", "ce", "kl"])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("activation", ["relu", "none"])
+@pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
+def test_the_losses_agree_with_a_float64_formula(pair: Pair, activation: str, reduction: str, kind: str) -> None:
+    batch = batch_of(pair)
+    settings = {"activation": activation, "reduction": reduction, "regression_loss": kind}
+    method = build(pair, feature_weight=0.7, regression_weight=2.5, **settings)
+    expected = reference(method, pair, batch, kind=kind, reduction=reduction)
 
     found = method(batch)
 
+    for name, value in expected.items():
+        assert found[name].item() == pytest.approx(value, rel=1e-6, abs=1e-6), name
+    assert found["loss"].item() == pytest.approx(0.7 * expected["fm"] + 2.5 * expected["sr"], rel=1e-6)
+
+
+def test_the_labels_of_the_students_own_head_come_beside_it() -> None:
+    batch = batch_of(MAPS)
+    method = build(feature_weight=0.7, regression_weight=2.5)
+    objective = Objective(label_cross_entropy, label_part="ce", label_weight=0.4, methods=[method])
+    logits = double(batch.student.logits_BK)
+    log_q = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    expected = {"ce": -log_q[np.arange(BATCH), batch.targets_B.numpy()].mean(), **reference(method, MAPS, batch)}
+
+    found = objective(batch)
+
+    assert objective.parts == ("ce", "fm", "sr")
     for name, value in expected.items():
         assert found[name].item() == pytest.approx(value, rel=1e-6, abs=1e-6), name
     total = 0.4 * expected["ce"] + 0.7 * expected["fm"] + 2.5 * expected["sr"]
     assert found["loss"].item() == pytest.approx(total, rel=1e-6)
 
 
-def test_the_bias_cancels_so_that_l_sr_is_l_fm_in_the_classifiers_metric(batch: Batch, classifier: nn.Linear) -> None:
-    method = SRRL(classifier, student_width=CS, relu=True).eval()
-    pooled = method.connector(batch.student.map_BCHW).mean(dim=(2, 3)).double()
-    assert batch.teacher_BC is not None
-    gap = (pooled - batch.teacher_BC.double()) @ classifier.weight.double().T
+@pytest.mark.parametrize("pair", [MAPS, VECTOR], ids=["map", "vector"])
+def test_the_gradient_agrees_with_finite_differences_of_the_formula(pair: Pair) -> None:
+    batch = batch_of(pair)
+    method = build(pair, feature_weight=0.0)
+    given = batch.student.maps.get("last", batch.student.pooled_BC)
+    direction = torch.randn(given.shape, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+    (gradient,) = torch.autograd.grad(method(batch)["loss"], [given])
+
+    def moved(by: float) -> float:
+        value = given.detach().double() + by * direction
+        maps = {"last": value} if "last" in pair.student.maps else {}
+        return reference(method, pair, replace(batch, student=replace(batch.student, maps=maps, pooled_BC=value)))["sr"]
+
+    slope = (moved(1e-6) - moved(-1e-6)) / 2e-6
+    assert (gradient.double() * direction).sum().item() == pytest.approx(slope, rel=1e-4)
+
+
+def test_the_bias_cancels_so_that_l_sr_is_l_fm_in_the_classifiers_metric() -> None:
+    batch = batch_of(MAPS)
+    assert batch.teacher is not None
+    method = build().eval()
+    pooled = method.connect("last", batch.student).mean(dim=(2, 3)).double()
+    gap = (pooled - batch.teacher.pooled_BC.double()) @ MAPS.classifier.weight.double().T
 
     assert method(batch)["sr"].item() == pytest.approx(gap.square().mean().item(), rel=1e-5)
 
 
-def test_l_sr_alone_reaches_student_and_connector_but_never_the_classifier(batch: Batch, classifier: nn.Linear) -> None:
-    method = SRRL(classifier, student_width=CS, relu=True, label_weight=0.0, feature_weight=0.0)
+def test_l_sr_alone_reaches_student_and_connector_but_never_the_classifier() -> None:
+    batch = batch_of(MAPS)
+    method = build(label_weight=0.0, feature_weight=0.0)
 
-    method(batch)["loss"].backward()
+    found = method(batch)
+    found["loss"].backward()
 
-    assert batch.student.map_BCHW.grad is not None
-    assert batch.student.map_BCHW.grad.abs().sum() > 0
-    assert method.connector.conv.weight.grad is not None
-    assert method.connector.conv.weight.grad.abs().sum() > 0
-    assert classifier.weight.grad is None
+    assert found.keys() == {"loss", "sr"}
+    for learns in (batch.student.maps["last"], method.connectors["last"].conv.weight):  # type: ignore[union-attr]
+        assert learns.grad is not None
+        assert learns.grad.abs().sum() > 0
+    assert MAPS.classifier.weight.grad is None
+    assert not any(parameter.requires_grad for parameter in method.classifier.parameters())
 
 
-def test_the_connector_acts_on_the_map_before_pooling() -> None:
+def test_without_either_loss_nothing_is_added() -> None:
+    method = build(feature_weight=0.0, regression_weight=0.0)
+    found = method(batch_of(MAPS))
+    assert method.parts == ()
+    assert found.keys() == {"loss"}
+    assert found["loss"].item() == 0.0
+
+
+# ------------------------------------------------------------ connector and head
+
+
+@pytest.mark.parametrize("relu", [True, False])
+def test_the_connector_acts_on_the_map_before_pooling(relu: bool) -> None:
     torch.manual_seed(0)
-    connector = Connector(CS, CT, relu=True).eval()
-    maps = torch.randn(B, CS, SIDE, SIDE)
+    connector = Connector(CS, CT, relu=relu).eval()
+    maps = torch.randn(6, CS, 3, 3)
 
     behind = connector(maps).mean(dim=(2, 3))
     before = connector(maps.mean(dim=(2, 3), keepdim=True)).flatten(1)
 
-    assert not torch.allclose(behind, before, atol=0.05)  # ReLU and pooling do not commute
+    assert torch.allclose(behind, before, atol=0.05) != relu  # ReLU and pooling do not commute
 
 
 def test_the_connector_starts_as_the_authors_code_does() -> None:
@@ -111,64 +157,41 @@ def test_the_connector_starts_as_the_authors_code_does() -> None:
     assert connector.conv.weight.std().item() == pytest.approx((2 / 128) ** 0.5, rel=0.02)
     assert torch.equal(connector.bn.weight, torch.ones(128))
     assert sum(p.numel() for p in Connector(64, 64, relu=True).parameters()) == 4_224  # measured on the authors' code
+    assert sum(p.numel() for p in VectorConnector(64, 64, relu=True).parameters()) == 4_224
 
 
+@pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
 @pytest.mark.parametrize("head", ["own", "teacher"])
-def test_the_result_answers_with_the_head_that_was_asked_for(batch: Batch, classifier: nn.Linear, head: str) -> None:
-    method = SRRL(classifier, student_width=CS, relu=True, head=head).eval()  # type: ignore[arg-type]
-    pooled = method.connector(batch.student.map_BCHW).mean(dim=(2, 3))
-    expected = batch.student.logits_BK if head == "own" else pooled @ classifier.weight.T + classifier.bias
+def test_the_result_answers_with_the_head_that_was_asked_for(pair: Pair, head: str) -> None:
+    batch = batch_of(pair)
+    method = build(pair, head=head).eval()
+    found = method.result_head()
+    if head == "own":
+        assert found is None
+        return
+    connected = method.connect("last", batch.student)
+    pooled = connected.mean(dim=(2, 3)) if connected.dim() == 4 else connected
 
-    torch.testing.assert_close(method.logits(batch.student), expected)
-
-
-@pytest.mark.parametrize(("build", "name"), [(resnet.build, "resnet8"), (wrn.build, "wrn_16_1")])
-def test_the_tap_sees_what_is_pooled_and_classified(build: object, name: str) -> None:
-    torch.manual_seed(0)
-    network = freeze(build(name, options=TINY, num_classes=K, in_channels=3))  # type: ignore[operator]
-    images = torch.randn(4, 3, 16, 16)
-    tap = Tap(network)
-
-    prove(tap, network.fc, images_BCHW=images)
-    seen = tap(images)
-
-    torch.testing.assert_close(seen.logits_BK, network(images))
-    torch.testing.assert_close(seen.map_BCHW.mean(dim=(2, 3)), seen.pooled_BC)
+    assert found is not None
+    expected = pooled @ pair.classifier.weight.T + pair.classifier.bias
+    torch.testing.assert_close(answer(found, batch.student), expected)
 
 
-def test_the_naive_hook_is_found_out_on_a_wide_resnet() -> None:
-    """The output of the last stage is the map before the last batch norm and ReLU."""
-
-    class Naive(Tap):
-        def __call__(self, images_BCHW: Tensor) -> Features:
-            seen = super().__call__(images_BCHW)
-            return Features(last["map"], seen.pooled_BC, seen.logits_BK)
-
-    torch.manual_seed(0)
-    network = freeze(wrn.build("wrn_16_1", options=TINY, num_classes=K, in_channels=3))
-    last: dict[str, Tensor] = {}
-    network.block3.register_forward_hook(lambda _m, _i, out: last.update(map=out.clone()))
-
-    with pytest.raises(InputError, match="mean of the last map") as caught:
-        prove(Naive(network), network.fc, images_BCHW=torch.randn(4, 3, 16, 16))
-    assert caught.value.code == "teacher_head_unsupported"
+def test_auto_is_a_relu_where_the_teachers_features_are_never_negative() -> None:
+    two = sizes((CS, 3, 3), (CS, 3, 3))
+    pair = replace(pair_of(two, two), nonnegative=frozenset({POOLED, "stage1"}))
+    method = build(pair, activation="auto", stages=["stage1", "stage2", "last"])
+    assert {name: facts["relu"] for name, facts in method.facts().items()} == {
+        "last": True,
+        "stage1": True,
+        "stage2": False,
+    }
 
 
-def test_a_classifier_that_is_not_the_last_word_is_found_out() -> None:
-    torch.manual_seed(0)
-    network = freeze(resnet.build("resnet8", options=TINY, num_classes=K, in_channels=3))
-    softened = nn.Sequential()
-    softened.add_module("network", network)
-    softened.add_module("softmax", nn.Softmax(dim=1))
-    tap = Tap(softened, pooling="network.avgpool", classifier="network.fc")
-
-    with pytest.raises(InputError, match="are the logits"):
-        prove(tap, network.fc, images_BCHW=torch.randn(4, 3, 16, 16))
+def test_bf16_is_near() -> None:
+    assert_near_in_bf16(build(), batch_of(MAPS))
 
 
-def test_a_tap_keeps_no_graph_between_steps() -> None:
-    network = resnet.build("resnet8", options=TINY, num_classes=K, in_channels=3)
-    tap = Tap(network)
-    tap(torch.randn(2, 3, 16, 16))
-
-    assert tap._seen == {}
+@pytest.mark.parametrize("pair", [MAPS, VECTOR], ids=["map", "vector"])
+def test_it_resumes(pair: Pair) -> None:
+    assert_resumes(lambda: SRRL(SRRLSettings(), pair=pair), [batch_of(pair, seed=seed) for seed in (1, 2)])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,25 +13,44 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from distill import students
+from distill.anatomy import Anatomy
 from distill.errors import InputError
-from distill.methods.srrl import SRRL
-from distill.registry import build_method, build_network, load_student
-from distill.spec import NetworkOptions, SRRLMethod
+from distill.losses import label_cross_entropy
+from distill.method_specs import SRRLMethod
+from distill.objective import Objective
+from distill.pairs import sizes_of
+from distill.registry import build_network, build_objective, load_student
+from distill.spec import NetworkOptions
 from distill.taps import Tap
+from tests.fixtures.map_pairs import CLASSES, batch_of, pair_of, sizes
 
-K, CHANNELS, TEACHER_WIDTH = 6, 3, 20
+CHANNELS, TEACHER_WIDTH = 3, 20
 OPTIONS = NetworkOptions(width=0.5, stem_stride=2)
 FACTS: dict[str, Any] = {
     "options": OPTIONS.model_dump(mode="json"),
-    "num_classes": str(K),
+    "num_classes": str(CLASSES),
     "in_channels": str(CHANNELS),
     "image_size": [8, 8],
-    "classes": ["á", "b", "c", "d", "e", '"f"'],
+    "classes": ["á", "b", '"c"'],
     "mean": [0.1, 0.2, 0.3],
     "std": [1.0, 0.5, 0.25],
     "method": "srrl",
 }
-Trained = tuple[nn.Module, SRRL]
+Trained = tuple[nn.Module, Objective]
+
+
+class VectorNetwork(nn.Module):
+    """Its feature is no mean of a map."""
+
+    anatomy = Anatomy(stages=(), pooling=None, classifiers=("fc",))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.fc = nn.Conv2d(CHANNELS, 7, 3), nn.Linear(7, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.body(images).amax(dim=(2, 3)))
+        return logits
 
 
 @pytest.fixture
@@ -38,33 +58,34 @@ def images() -> Tensor:
     return torch.randn(5, CHANNELS, 8, 8, generator=torch.Generator().manual_seed(9))
 
 
+def distilled(network: nn.Module, images: Tensor, *, head: str, activation: str = "relu") -> Trained:
+    """A student and its objective after a pass that left its mark on the running statistics."""
+    pair = pair_of(sizes_of(network, images), sizes((TEACHER_WIDTH, 3, 3)))
+    spec = SRRLMethod.model_validate({"type": "srrl", "srrl": {"head": head, "activation": activation}})
+    objective = build_objective(spec, pair=pair, label_loss=label_cross_entropy, label_part="ce")
+    tap = Tap(network, maps=objective.student_maps)
+    objective(replace(batch_of(pair), student=tap(images * 2 + 1)))
+    tap.close()
+    return network.eval(), objective.eval()
+
+
 @pytest.fixture
 def trained(images: Tensor) -> Callable[..., Trained]:
-    """A student and its method after a forward pass that left its mark on the running statistics."""
-
     def make(architecture: str, *, head: str, activation: str = "relu") -> Trained:
         torch.manual_seed(0)
-        network = build_network(architecture, options=OPTIONS, num_classes=K, in_channels=CHANNELS)
-        width = network.get_submodule("fc").in_features
-        assert isinstance(width, int)
-        spec = SRRLMethod.model_validate({"type": "srrl", "srrl": {"head": head, "activation": activation}})
-        method = build_method(spec, classifier=nn.Linear(TEACHER_WIDTH, K), student_width=width)
-        assert isinstance(method, SRRL)
-        method.logits(Tap(network)(images * 2 + 1))
-        network.eval()
-        method.eval()
-        return network, method
+        network = build_network(architecture, options=OPTIONS, num_classes=CLASSES, in_channels=CHANNELS)
+        return distilled(network, images, head=head, activation=activation)
 
     return make
 
 
 def save(path: Path, architecture: str, trained: Trained, *, head: Literal["own", "teacher"]) -> None:
-    network, method = trained
+    network, objective = trained
     state, facts = network.state_dict(), {**FACTS, "architecture": architecture, "head": head}
     if head == "teacher":
-        state = students.state_with_head(network, connector=method.connector, classifier=method.classifier)
-        activation = "relu" if method.connector.relu else "none"
-        facts["connector"] = {"widths": [method.connector.conv.in_channels, TEACHER_WIDTH], "activation": activation}
+        assert objective.result_head is not None
+        state = students.state_with_head(network, head=objective.result_head)
+        facts["connector"] = objective.result_head.facts
     students.save(state, path, metadata=facts)
 
 
@@ -78,8 +99,8 @@ def answers(network: nn.Module, images: Tensor) -> Tensor:
 def test_student_with_its_own_head_answers_as_when_saved(
     tmp_path: Path, trained: Callable[..., Trained], images: Tensor, architecture: str
 ) -> None:
-    network, method = trained(architecture, head="own")
-    save(tmp_path / "student.safetensors", architecture, (network, method), head="own")
+    network, objective = trained(architecture, head="own")
+    save(tmp_path / "student.safetensors", architecture, (network, objective), head="own")
 
     loaded = load_student(tmp_path / "student.safetensors")
 
@@ -89,16 +110,16 @@ def test_student_with_its_own_head_answers_as_when_saved(
 
 @pytest.mark.parametrize("activation", ["relu", "none"])
 @pytest.mark.parametrize("architecture", ["resnet8", "wrn_10_1"])
-def test_student_with_the_teachers_head_answers_as_its_method_did(
+def test_student_with_the_teachers_head_answers_as_its_objective_did(
     tmp_path: Path, trained: Callable[..., Trained], images: Tensor, architecture: str, activation: str
 ) -> None:
-    network, method = trained(architecture, head="teacher", activation=activation)
-    save(tmp_path / "student.safetensors", architecture, (network, method), head="teacher")
+    network, objective = trained(architecture, head="teacher", activation=activation)
+    save(tmp_path / "student.safetensors", architecture, (network, objective), head="teacher")
 
     loaded = load_student(tmp_path / "student.safetensors")
 
     with torch.no_grad():
-        expected = method.logits(Tap(network)(images))
+        expected = objective.logits(Tap(network, maps=["last"])(images))
     assert torch.equal(answers(loaded, images), expected)
     assert not torch.allclose(expected, answers(network, images))  # the own head would say something else
 
@@ -114,14 +135,31 @@ def test_connector_without_relu_is_another_network(
     assert not torch.allclose(found[0], found[1])
 
 
+def test_a_student_whose_feature_is_a_vector_answers_behind_the_teachers_head(images: Tensor) -> None:
+    torch.manual_seed(0)
+    network, objective = distilled(VectorNetwork(), images, head="teacher")
+    head = objective.result_head
+    assert head is not None
+    assert head.facts == {"kind": "vector", "widths": [7, TEACHER_WIDTH], "relu": True}
+
+    found = answers(students.ReusedHead(network, head=head), images)
+
+    with torch.no_grad():
+        feature = network.get_submodule("body")(images).amax(dim=(2, 3))
+        torch.testing.assert_close(found, head.classifier(head.connector(feature)))
+        assert torch.equal(found, objective.logits(Tap(network)(images)))
+
+
 def test_state_with_head_is_that_of_the_assembled_student_and_leaves_no_hooks(trained: Callable[..., Trained]) -> None:
-    network, method = trained("resnet8", head="teacher")
+    network, objective = trained("resnet8", head="teacher")
+    head = objective.result_head
+    assert head is not None
     hooks = [len(module._forward_pre_hooks) for module in network.modules()]
 
-    state = students.state_with_head(network, connector=method.connector, classifier=method.classifier)
+    state = students.state_with_head(network, head=head)
 
     assert [len(module._forward_pre_hooks) for module in network.modules()] == hooks
-    whole = students.ReusedHead(network, connector=method.connector, classifier=method.classifier)
+    whole = students.ReusedHead(network, head=head)
     assert list(state) == list(whole.state_dict())
     assert all(torch.equal(value, state[name]) for name, value in whole.state_dict().items())
 
@@ -211,7 +249,13 @@ def test_student_that_is_not_there() -> None:
         ("options", '{"width": -1}', "unsupported_format"),
         ("options", '{"width": 0.25}', "state_dict_mismatch"),
         ("connector", "[]", "unsupported_format"),
-        ("connector", '{"widths": [32, 21], "activation": "relu"}', "state_dict_mismatch"),
+        ("connector", '{"kind": "map", "widths": [32, 21], "relu": true}', "state_dict_mismatch"),
+        ("connector", '{"kind": "vector", "widths": [32, 20], "relu": true}', "state_dict_mismatch"),
+        ("connector", '{"kind": "map", "widths": [32, 20]}', "unsupported_format"),
+        ("connector", '{"kind": "map", "widths": [32, -20], "relu": true}', "unsupported_format"),
+        ("connector", '{"kind": "tree", "widths": [32, 20], "relu": true}', "unsupported_format"),
+        ("connector", '{"kind": "projector", "widths": [32, 20], "factor": 2, "size": null}', "state_dict_mismatch"),
+        ("connector", '{"kind": "projector", "widths": [32, 20], "factor": 0, "size": null}', "unsupported_format"),
         ("head", "own", "state_dict_mismatch"),
     ],
 )

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from distill.errors import RunError
 from distill.registry import build_network
 from distill.spec import NetworkOptions
-from distill.taps import Tap
+from distill.taps import Tap, linear_head
 from distill.teachers import Teacher, check_above_chance, feature_bank, freeze
 
 CPU = torch.device("cpu")
@@ -35,9 +35,7 @@ def network() -> nn.Module:
 @pytest.fixture
 def teacher(network: nn.Module) -> Teacher:
     freeze(network)
-    classifier = network.get_submodule("fc")
-    assert isinstance(classifier, nn.Linear)
-    return Teacher(Tap(network), classifier, prepare, torch.float32)
+    return Teacher(Tap(network, maps=["stage2"]), linear_head(network), prepare, torch.float32)
 
 
 @pytest.fixture
@@ -60,14 +58,14 @@ def pooled_by_hand(network: nn.Module, images: Tensor) -> Tensor:
 
 def test_features_and_logits_are_the_networks(teacher: Teacher, network: nn.Module, images: Tensor) -> None:
     features = teacher.features(images)
-    torch.testing.assert_close(features, pooled_by_hand(network, images))
-    torch.testing.assert_close(teacher.logits(features), network(prepare(images)))
-    assert not features.requires_grad
+    torch.testing.assert_close(features.pooled_BC, pooled_by_hand(network, images))
+    torch.testing.assert_close(features.logits_BK, network(prepare(images)))
+    assert not features.pooled_BC.requires_grad
 
 
 def test_features_of_bf16_are_near_and_in_float32(teacher: Teacher, images: Tensor) -> None:
-    found = replace(teacher, precision=torch.bfloat16).features(images)
-    exact = teacher.features(images)
+    found = replace(teacher, precision=torch.bfloat16).features(images).pooled_BC
+    exact = teacher.features(images).pooled_BC
     assert found.dtype == torch.float32
     assert not torch.equal(found, exact)
     torch.testing.assert_close(found, exact, rtol=0.1, atol=0.1)
@@ -77,7 +75,8 @@ def test_features_of_bf16_are_near_and_in_float32(teacher: Teacher, images: Tens
 def test_bank_holds_the_features_of_every_view(
     teacher: Teacher, network: nn.Module, view: Callable[[Tensor, int], Tensor], batch_size: int
 ) -> None:
-    bank = feature_bank(teacher, num_images=N, num_views=V, view=view, batch_size=batch_size, device=CPU)
+    kept = feature_bank(teacher, num_images=N, num_views=V, view=view, batch_size=batch_size, device=CPU)
+    bank = kept.values["pooled"]
 
     assert bank.shape == (N, V, 16)
     assert bank.dtype == torch.float32
@@ -89,8 +88,24 @@ def test_bank_holds_the_features_of_every_view(
 
 
 def test_bank_is_the_same_bit_for_bit_each_time(teacher: Teacher, view: Callable[[Tensor, int], Tensor]) -> None:
-    banks = [feature_bank(teacher, num_images=N, num_views=V, view=view, batch_size=4, device=CPU) for _ in range(2)]
-    assert torch.equal(*banks)
+    first, again = (
+        feature_bank(teacher, num_images=N, num_views=V, view=view, maps=["stage2"], batch_size=4, device=CPU).values
+        for _ in range(2)
+    )
+    assert first.keys() == {"pooled", "stage2"}
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_bank_answers_as_the_teacher_does(teacher: Teacher, view: Callable[[Tensor, int], Tensor]) -> None:
+    bank = feature_bank(teacher, num_images=N, num_views=V, view=view, maps=["stage2"], device=CPU)
+    indices, slots = torch.tensor([3, 0, 7]), torch.tensor([2, 0, 1])
+    images = torch.cat([view(index[None], int(slot)) for index, slot in zip(indices, slots, strict=True)])
+
+    kept, asked = bank.features(indices, slots), teacher.features(images, maps=["stage2"])
+
+    torch.testing.assert_close(kept.pooled_BC, asked.pooled_BC)
+    torch.testing.assert_close(kept.logits_BK, asked.logits_BK)
+    torch.testing.assert_close(kept.maps["stage2"], asked.maps["stage2"])
 
 
 def test_asking_changes_nothing_of_the_teacher(
@@ -99,7 +114,7 @@ def test_asking_changes_nothing_of_the_teacher(
     before = {name: value.clone() for name, value in network.state_dict().items()}
 
     feature_bank(teacher, num_images=N, num_views=V, view=view, device=CPU)
-    teacher.logits(teacher.features(images))
+    teacher.logits(teacher.features(images).pooled_BC)
 
     after = network.state_dict()
     assert before.keys() == after.keys()

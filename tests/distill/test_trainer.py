@@ -13,12 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import distill.trainer
+import distill.registry
 from distill import events, plan
 from distill.batch import Batch
 from distill.data.packed import PackedDataset
 from distill.errors import RunError
+from distill.method_specs import SRRLMethod
 from distill.methods.srrl import SRRL
+from distill.pairs import Pair
 from distill.registry import load_student
 from distill.spec import DistillSpec
 from distill.trainer import Inputs, train
@@ -188,10 +190,10 @@ class Poisoned(SRRL):
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, bad: Iterator[bool]) -> None:
-    def build(_spec: object, *, classifier: torch.nn.Linear, student_width: int) -> SRRL:
-        return Poisoned(classifier, student_width=student_width, relu=True, bad=bad)
+    def build(spec: SRRLMethod, *, pair: Pair) -> SRRL:
+        return Poisoned(spec.srrl, pair=pair, bad=bad)
 
-    monkeypatch.setattr(distill.trainer, "build_method", build)
+    monkeypatch.setattr(distill.registry, "build_method", build)
 
 
 def test_one_loss_that_is_not_finite_costs_an_epoch_and_half_the_rate(

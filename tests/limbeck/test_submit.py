@@ -77,6 +77,8 @@ def test_flags_alone_make_a_request_or_say_what_is_missing(tmp_path: Path) -> No
     )
     laid = apply(flags, Request(body={}))
     assert laid.body == {"student": {"architecture": "resnet8"}, "method": {"type": "ce"}}
+    recipe = Flags(teacher=tmp_path / "t", teacher_architecture="resnet20", data=tmp_path / "d")
+    assert apply(recipe, Request(body={"recipe": "srrl/x"})).body == {"recipe": "srrl/x"}
     with pytest.raises(CommandError, match="--teacher, --data, --student"):
         apply(Flags(), Request(body={}))
     with pytest.raises(CommandError, match="give it with --teacher"):

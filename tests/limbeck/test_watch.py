@@ -120,3 +120,34 @@ def test_the_report_as_a_table(tmp_path: Path) -> None:
     without: Report = {"teacher": report["teacher"], "student": report["student"], "baseline": None}
     out.print(report_table(without))
     assert "points" not in conclusion(without)
+
+
+@pytest.mark.parametrize("has_baseline", [True, False])
+def test_the_report_shows_published_beside_measured(has_baseline: bool) -> None:
+    report: Report = {
+        "method": "srrl",
+        "teacher": {"top1": 0.7911, "parameters": 8_970_000},
+        "baseline": {"top1": 0.7602, "parameters": 2_770_000} if has_baseline else None,
+        "student": {"top1": 0.7803, "parameters": 2_770_000},
+        "published": {
+            "recipe": "srrl/cifar100/wrn40x4-wrn16x4",
+            "title": "SRRL: WRN-40-4 → WRN-16-4 on CIFAR-100",
+            "top1": 0.7958,
+            "teacher_top1": 0.795,
+            "baseline_top1": 0.7697,
+            "rivals": {"kd": 0.7835},
+            "source": "[paper] the paper",
+            "departures": [],
+        },
+    }
+    out = Console(record=True, width=160, file=io.StringIO())
+    out.print(report_table(report))
+    cells = [[cell.strip() for cell in line.split("│")] for line in out.export_text().splitlines() if "│" in line]
+    (row,) = (line[2:-1] for line in cells if line[1] == "as published")
+    assert row == (["79.50%", "76.97%", "79.58%"] if has_baseline else ["79.50%", "79.58%"])
+    words = conclusion(report)
+    assert "published with 79.58 % ([paper] the paper). Other methods on the same pair: kd 78.35 %." in words
+    assert "departs" not in words
+    without = Console(record=True, width=160, file=io.StringIO())
+    without.print(report_table({**report, "published": None}))
+    assert "as published" not in without.export_text()

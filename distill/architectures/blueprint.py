@@ -1,0 +1,109 @@
+"""What is known of a network without building it, and where a name is looked up."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from distill.architectures.layers import Layer, Shape, Size
+from distill.architectures.options import Options
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageInput:
+    """The images that a network is made for."""
+
+    channels: int = 3
+    height: int = 32
+    width: int = 32
+    fixed: bool = False
+    """Whether it takes no others; else any size and number of channels will do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """What is done to images before a network sees them."""
+
+    mean: tuple[float, ...] | None = None
+    """Per channel, of images in [0, 1]; None for the data set's own."""
+    std: tuple[float, ...] | None = None
+    interpolation: str = "bilinear"
+    """Where images are resized at all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blueprint(ABC):
+    """A name and its options, read: the one source of depth and channels for descriptions and networks."""
+
+    widths: tuple[int, ...]
+    """Output channels of each stage."""
+
+    family: ClassVar[str]
+    first_layer: ClassVar[str]
+    """Name of the convolution that sees the images."""
+    classifier: ClassVar[str]
+    """Name of the last linear layer."""
+    input: ClassVar[ImageInput] = ImageInput()
+    preprocessing: ClassVar[Preprocessing] = Preprocessing()
+
+    @property
+    def feature_width(self) -> int:
+        """Channels of the map that is pooled, which is what the classifier reads."""
+        return self.widths[-1]
+
+    @abstractmethod
+    def parameters(self, *, num_classes: int, in_channels: int) -> int:
+        """How many numbers are trained (running statistics are not)."""
+
+    @abstractmethod
+    def macs(self, *, num_classes: int, in_channels: int, image_size: Size) -> int:
+        """Multiply-adds of one image (height, width) in convolutions and the classifier, of real numbers."""
+
+    def binary_macs(self, *, image_size: Size) -> int:
+        """Multiply-adds of signs."""
+        return 0
+
+    @abstractmethod
+    def state_shapes(self, *, num_classes: int, in_channels: int) -> dict[str, Shape]:
+        """Name -> shape of the whole state dict, in its order, running statistics included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayeredBlueprint(Blueprint):
+    """A network that can list its layers, from which all the rest follows."""
+
+    @abstractmethod
+    def layers(self, *, num_classes: int, in_channels: int, image_size: Size) -> Iterator[Layer]:
+        """The layers with weights in the order of the state dict; ``image_size`` is (height, width)."""
+
+    def parameters(self, *, num_classes: int, in_channels: int) -> int:
+        parts = self.layers(num_classes=num_classes, in_channels=in_channels, image_size=(1, 1))
+        return sum(layer.parameters for layer in parts)
+
+    def macs(self, *, num_classes: int, in_channels: int, image_size: Size) -> int:
+        parts = self.layers(num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+        return sum(layer.macs for layer in parts)
+
+    def binary_macs(self, *, image_size: Size) -> int:
+        return sum(layer.binary_macs for layer in self.layers(num_classes=1, in_channels=1, image_size=image_size))
+
+    def state_shapes(self, *, num_classes: int, in_channels: int) -> dict[str, Shape]:
+        parts = self.layers(num_classes=num_classes, in_channels=in_channels, image_size=(1, 1))
+        return {key: shape for layer in parts for key, shape in layer.tensors.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Networks whose names are read in one way.
+
+    Attributes:
+        listed: the names that GET /networks shows; ``read`` may know more.
+        read: name and options to the network's blueprint; None for a name that the family lacks.
+        options: names of the options that it takes.
+    """
+
+    listed: tuple[str, ...]
+    read: Callable[[str, Options], Blueprint | None]
+    options: frozenset[str] = frozenset({"width", "stem_stride"})

@@ -1,0 +1,127 @@
+"""Images from strangers: opened one by one, within limits, and those that cannot be read listed."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from distill.data.archive import shown
+from distill.data.folder_layout import MAX_IMAGE_BYTES
+from distill.data.source import Source
+from distill.errors import InputError
+
+MAX_PIXELS = 50_000_000
+MAX_DECODED_BYTES = 8 * 2**30
+MAX_BROKEN = 0.05
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+_ORIENTATION = 0x0112
+
+T = TypeVar("T")
+
+
+@dataclass
+class ImageReader:
+    """Reads images one by one and keeps the list of those that cannot be read."""
+
+    source: Source
+    broken: dict[str, str] = field(default_factory=dict)
+    """Why, by member."""
+
+    @property
+    def skipped(self) -> list[dict[str, str]]:
+        """The same with ``path`` and ``reason``."""
+        return [{"path": shown(member), "reason": reason} for member, reason in self.broken.items()]
+
+    def attempt(self, member: str, act: Callable[[Image.Image], T]) -> T | None:
+        """What ``act`` makes of the image, opened but not decoded; None, and a line in the list, if it fails."""
+        try:
+            if (size := self.source.files[member].file_size) > MAX_IMAGE_BYTES:
+                raise ValueError(f"{size:,} bytes; the limit is {MAX_IMAGE_BYTES:,}")
+            with Image.open(io.BytesIO(self.source.read(member)), formats=_FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ValueError(f"{image.width * image.height:,} pixels; the limit is {MAX_PIXELS:,}")
+                return act(image)
+        except MemoryError:
+            raise
+        except UnidentifiedImageError:
+            self.broken[member] = "not a JPEG, PNG, WebP or BMP image"
+        except Exception as error:  # a decoder given hostile bytes may raise anything
+            self.broken[member] = shown(str(error) or type(error).__name__)
+        return None
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Without Pillow's warnings of odd files."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # Beyond its own limit Pillow only warns; the sizes of such images are refused by us as well.
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def look(image: Image.Image) -> tuple[bool, int, int]:
+    """Whether it is greyscale, and its height and width once upright, from the header."""
+    turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+    return (is_grey(image), image.width, image.height) if turned else (is_grey(image), image.height, image.width)
+
+
+def is_grey(image: Image.Image) -> bool:
+    """Whether it is greyscale, from the header."""
+    return image.mode in ("1", "L", "LA") or image.mode.startswith("I")
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits scaled to 8; other images as they are.
+
+    Raises:
+        ValueError: the pixels have 32 bits.
+    """
+    if image.mode.startswith("I;16"):
+        # Pillow's own conversion clips at 255 instead of scaling.
+        scaled = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        scaled.info = dict(image.info)
+        return scaled
+    if image.mode in ("I", "F"):
+        raise ValueError("pixels of 32 bits")
+    return image
+
+
+def check_broken(skipped: list[dict[str, str]], *, of: int, what: str = "images") -> None:
+    """Refuse a data set of which more than 5 % cannot be read.
+
+    Raises:
+        InputError: ``dataset_unreadable``.
+    """
+    if len(skipped) <= MAX_BROKEN * of:
+        return
+    first = f"{skipped[0]['path']}: {skipped[0]['reason']}"
+    raise InputError(
+        "dataset_unreadable",
+        f"{len(skipped):,} of {of:,} {what} cannot be read, the first is {first}",
+        hint=f"Up to {MAX_BROKEN:.0%} are left out; mend or remove the others.",
+        details={"skipped": skipped[:10]},
+    )
+
+
+def check_memory(num_images: int, *, channels: int, height: int, width: int) -> None:
+    """Refuse what would not fit once decoded.
+
+    Raises:
+        InputError: ``unsafe_file``.
+    """
+    decoded = num_images * channels * height * width
+    if decoded > MAX_DECODED_BYTES:
+        raise InputError(
+            "unsafe_file",
+            f"{num_images:,} images of {height}x{width} pixels take {decoded:,} bytes of memory; "
+            f"the limit is {MAX_DECODED_BYTES:,}",
+            hint="Ask for a smaller image_size, or send fewer images.",
+        )
