@@ -194,7 +194,8 @@ def main() -> int:
     """See the module."""
     chosen = _arguments()
     out = Console(highlight=False)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # told to end is ended like by Ctrl-C
+    for told_to_end in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(told_to_end, signal.default_int_handler)  # the same as Ctrl-C
     try:
         with data_folder(chosen.data_dir) as folder:
             sweep = run(chosen, folder, out=out)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import and_, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -37,6 +37,7 @@ from service.job_log import apply, say, state, touch
 from service.settings import settings
 
 _RUNG_AT_ONCE = 10
+_SETTLED_AT_ONCE = 100
 
 
 def submit(spec: DistillSpec, *, idempotency_key: str | None = None) -> Job:
@@ -80,35 +81,42 @@ def dry_run(spec: DistillSpec) -> plans.Plan:
 
 
 def settle_waiting() -> int:
-    """Let go, or fail, the queued jobs whose inputs have meanwhile been checked; how many."""
+    """Let go, or fail, queued jobs whose inputs have meanwhile been checked, the next in turn first; how many."""
+    statuses = (Teacher.status, Dataset.status)
+    is_checked = or_(
+        and_(*(status == InputStatus.READY for status in statuses)),
+        *(status == InputStatus.ERROR for status in statuses),
+    )
     with database.begin() as session:
         waiting = session.scalars(
             select(Job)
-            .where(Job.status == JobStatus.QUEUED, Job.dispatched_at.is_(None))
+            .join(Teacher, Job.teacher_id == Teacher.id)
+            .join(Dataset, Job.dataset_id == Dataset.id)
+            .where(Job.status == JobStatus.QUEUED, Job.dispatched_at.is_(None), is_checked)
             .order_by(Job.queued_at, Job.id)
-            .with_for_update(skip_locked=True)
+            .limit(_SETTLED_AT_ONCE)  # a sweep has hundreds, and nobody else writes meanwhile
+            .with_for_update(skip_locked=True, of=Job)
         ).all()
-        return sum(_settle(session, job) for job in waiting)
+        for job in waiting:
+            _settle(session, job)
+        return len(waiting)
 
 
-def _settle(session: Session, job: Job) -> bool:
+def _settle(session: Session, job: Job) -> None:
     teacher = session.get_one(Teacher, job.teacher_id)
     dataset = session.get_one(Dataset, job.dataset_id)
     for name, row in (("teacher", teacher), ("dataset", dataset)):
         if row.status == InputStatus.ERROR and row.error is not None:
             _end(session, job, JobStatus.FAILED, error={**row.error, "param": f"/{name}"})
-            return True
-    if InputStatus.PROCESSING in (teacher.status, dataset.status):
-        return False
+            return
     try:
         plan = plans.fit(DistillSpec.model_validate(job.spec), teacher=teacher, dataset=dataset)
     except Invalid as invalid:
         _end(session, job, JobStatus.FAILED, error=invalid.errors[0].as_json())
-        return True
+        return
     job.facts, job.config_resolved, job.status_reason = plan.facts, _dump(plan.resolved), None
     touch(job)
     _ring(session, job)
-    return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -338,7 +346,9 @@ def _held(session: Session, job_id: str, fence: int) -> Job:
 
 def _ring(session: Session, job: Job) -> None:
     session.add(OutboxMessage(job_id=job.id))
-    session.execute(update(Job).where(Job.id == job.id).values(dispatched_at=db_now()))
+    rung = update(Job).where(Job.id == job.id).values(dispatched_at=db_now())
+    # Nobody reads it of the row in hand; looking for it among hundreds of rows, once for each, would take seconds.
+    session.execute(rung, execution_options={"synchronize_session": False})
 
 
 def _requeue(session: Session, job: Job, reason: str) -> None:

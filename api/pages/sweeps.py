@@ -90,7 +90,8 @@ def _now(child: Child) -> str:
     if child.status == JobStatus.FAILED:
         return str((child.error or {}).get("message", ""))
     if child.status == JobStatus.RUNNING and child.progress:
-        return f"epoch {child.progress['epoch']} of {child.progress['epochs']}"
+        so_far = wording.percent((child.metrics.get("last") or {}).get("top1"))
+        return f"epoch {child.progress['epoch']} of {child.progress['epochs']}, {so_far}"
     seconds = child.figures["seconds"]
     return f"took {wording.duration(seconds)}" if seconds is not None else ""
 

@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from api.sweep_body import read_children
 from limbeck import Client
 from limbeck import sweep as sweep_module
+from limbeck.demo import EXAMPLE
 from limbeck.errors import CommandError
 from limbeck.submit import LocalFile
 from limbeck.sweep import ending, read_sweep, send_sweep, sweep_table, watch_sweep
+from service.sweep_spec import SweepSpec
 
 SWEEP = {
     "name": "compare",
@@ -133,6 +136,17 @@ def test_the_base_names_local_files_as_a_job_does(file: Path) -> None:
 def test_each_kind_of_job_ends_with_its_own_figure(figures: dict[str, float | None], shown: str) -> None:
     ended: Any = child(0, "succeeded") | {"figures": {**figures, "seconds": 24.3}}
     assert ending(ended) == f"compare · srrl · seed 0: {shown}"
+
+
+def test_the_shipped_sweep_is_one() -> None:
+    request = read_sweep(EXAMPLE.with_name("sweep.json"))
+    assert request.base.teacher is not None
+    assert request.base.teacher.path.is_file()
+    assert request.base.dataset is not None
+    assert request.base.dataset.path.is_file()
+    base = {**request.base.body, "teacher": {"id": "tch_1"}, "dataset": {"id": "ds_1"}}
+    children, wrong = read_children(SweepSpec.model_validate({**request.body, "base": base}))
+    assert (len(children), wrong) == (9, [])
 
 
 @pytest.mark.parametrize("content", [{"axes": []}, {"base": {}}, {"base": 5, "axes": []}])
