@@ -11,7 +11,15 @@ from torch import Tensor
 from distill import evaluation, similarity, teachers
 from distill.errors import RunError
 from distill.evaluation import Answers
-from distill.landmarks import LandmarkLoss, as_points, landmark_figures, landmark_loss, normalised_errors, to_pixels
+from distill.landmarks import (
+    LandmarkLoss,
+    area_under_curve,
+    as_points,
+    failure_rate,
+    landmark_loss,
+    normalised_errors,
+    to_pixels,
+)
 from distill.losses import label_cross_entropy
 from distill.markup import Normaliser
 
@@ -119,6 +127,8 @@ class Classification:
 
 _UNITS = 8.0
 """A side has so many units of the points' loss: in pixels the first steps at the usual rates would be far too long."""
+_WORST = 1000.0
+"""The largest normalised error that is told."""
 _NUM_CLUSTERS = 10
 _LISTED = 20
 
@@ -174,8 +184,12 @@ class Landmarks:
         return f"The teacher's normalised mean error is {error:.2%} on {len(self.points_NLD)} images."
 
     def figures(self, given: Answers) -> dict[str, Any]:
-        found, truth = (to_pixels(p, image_size=self.image_size) for p in (as_points(given.logits_NK), self.points_NLD))
-        return landmark_figures(found, truth, normaliser=self.normaliser)
+        errors_N = self._errors(as_points(given.logits_NK))
+        return {
+            "nme": float(errors_N.mean()),
+            "failure_rate": failure_rate(errors_N),
+            "auc": area_under_curve(errors_N),
+        }
 
     def likeness(self, student: Answers) -> dict[str, Any]:
         """``nme_to_teacher``: the distance from the teacher's points, by the same lengths; and the features'."""
@@ -199,11 +213,12 @@ class Landmarks:
 
     def _errors(self, points_NLD: Tensor) -> Tensor:
         found, truth = (to_pixels(p, image_size=self.image_size) for p in (points_NLD, self.points_NLD))
-        return normalised_errors(found, truth, normaliser=self.normaliser)
+        # An answer that is no number has an infinite error, which no JSON holds.
+        return normalised_errors(found, truth, normaliser=self.normaliser).clamp(max=_WORST)
 
     def _distances(self, student: Answers) -> Tensor:
         """Mean distance of each image's points from the teacher's, by the true face's length, (N,)."""
         ours, theirs = (to_pixels(as_points(a.logits_NK), image_size=self.image_size) for a in (student, self.teacher))
         truth = to_pixels(self.points_NLD, image_size=self.image_size)
         # Moved to the truth: a distance between two answers is an error from there.
-        return normalised_errors(truth + (ours - theirs), truth, normaliser=self.normaliser)
+        return normalised_errors(truth + (ours - theirs), truth, normaliser=self.normaliser).clamp(max=_WORST)

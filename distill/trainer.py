@@ -30,6 +30,8 @@ from distill.runs import Diverged, Material, Run
 from distill.spec import DistillSpec
 
 _MAX_ROLLBACKS = 2
+_LAYOUT = 2
+"""Of what a checkpoint holds; a job that goes on under another version of this number starts anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +131,11 @@ class _Job:
         state, refused = checkpoint.load_latest(self.checkpoints)
         for reason in refused:
             yield events.Log(level="warning", message=f"Checkpoint passed over: {reason}.")
-        if state is not None:
+        if state is not None and state.get("layout") != _LAYOUT:
+            yield events.Log(
+                level="warning", message="Checkpoint passed over: another version wrote it. Starting anew."
+            )
+        elif state is not None:
             self._restore(state)
             yield events.Resumed(step=state["step"])
             yield from (m for m in self.history if m.step >= self.inputs.recorded_step)
@@ -194,6 +200,7 @@ class _Job:
         if self.written == run.step or not run.is_sound:
             return
         state = {
+            "layout": _LAYOUT,
             "step": run.step,
             "rollbacks": self.rollbacks,
             "history": [asdict(metric) for metric in self.history],
