@@ -133,7 +133,7 @@ class _Job:
             yield events.Log(level="warning", message=f"Checkpoint passed over: {reason}.")
         if state is not None and state.get("layout") != _LAYOUT:
             yield events.Log(
-                level="warning", message="Checkpoint passed over: another version wrote it. Starting anew."
+                level="warning", message="Checkpoint passed over: another version wrote it. The job starts anew."
             )
         elif state is not None:
             self._restore(state)
