@@ -1,7 +1,7 @@
 """Every method against plain training, on the same networks and images: a sweep through a service of its own.
 
     python benchmarks/methods.py [--methods ce kd srrl] [--seeds 0 1 2] [--epochs 40] [--data-dir FOLDER] [--out FILE]
-    python benchmarks/methods.py --ablation [--stages stage1 stage2 stage3]
+    python benchmarks/methods.py --ablation [--stages stage1 stage2 last]
 
 The service runs on a free port and a temporary folder, with two workers side by side and one thread for each
 training. With a folder of one's own an interrupted run goes on where it was: the sweep lives in that folder's
@@ -70,7 +70,8 @@ def ablation(stages: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 def methods(chosen: argparse.Namespace, known: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The settings of each method by label: those named, else all, or for an ablation the control and its parts."""
-    named = chosen.methods or ([CONTROL] if chosen.ablation else known)
+    everything = sorted(known, key=lambda name: name != CONTROL)  # the control first
+    named = chosen.methods or ([CONTROL] if chosen.ablation else everything)
     found: dict[str, dict[str, Any]] = {name: {"type": name} for name in named}
     return found | (ablation(chosen.stages) if chosen.ablation else {})
 
@@ -221,7 +222,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--ablation", action="store_true", help="SRRL's terms alone and together at each stage")
-    parser.add_argument("--stages", nargs="+", default=["stage1", "stage2", "stage3"], help="of the ablation")
+    parser.add_argument("--stages", nargs="+", default=["stage1", "stage2", "last"], help="of the ablation")
     parser.add_argument("--example", type=Path, default=EXAMPLE, help="a file of `limbeck submit`: networks and data")
     parser.add_argument("--workers", type=int, default=2, help="trainings side by side")
     parser.add_argument("--threads", type=int, default=1, help="of each training")
