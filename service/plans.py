@@ -197,7 +197,7 @@ def _format(dataset: Dataset) -> DatasetFormat:
 
 
 def _check_pair(spec: DistillSpec, teacher: Teacher, data: DataFacts) -> None:
-    errors = [*_head_errors(teacher, data), *_landmark_errors(spec, data)]
+    errors = [*_head_errors(teacher, data), *_student_errors(spec, data), *_landmark_errors(spec, data)]
     if teacher.in_channels != data.image["channels"]:
         errors.append(
             InputError(
@@ -228,6 +228,25 @@ def _head_errors(teacher: Teacher, data: DataFacts) -> Iterator[InputError]:
             f"The teacher has {teacher.num_classes} classes, the data set {data.num_classes}.",
             hint="Use a teacher that was trained on these classes, or the data of its classes.",
             param="/teacher/id",
+        )
+
+
+def _student_errors(spec: DistillSpec, data: DataFacts) -> Iterator[InputError]:
+    name = spec.student.architecture
+    blueprint = architectures.blueprint(name, options=spec.student.options)
+    if not blueprint.has_linear_head:
+        yield InputError(
+            "invalid_value",
+            f"The logits of {name} are not linear in one penultimate feature, which every method reads.",
+            hint="Take a network that GET /networks gives roles.",
+            param="/student/architecture",
+        )
+    if not blueprint.takes_channels(data.image["channels"]):
+        yield InputError(
+            "invalid_value",
+            f"{name} takes images in colour only, and the data set's have {data.image['channels']} channels.",
+            hint="Take another network, or send the images in colour.",
+            param="/student/architecture",
         )
 
 

@@ -66,6 +66,10 @@ class Blueprint(ABC):
         """Whether the classifier reads the mean of a last map; None when only building it tells."""
         return True
 
+    def takes_channels(self, in_channels: int) -> bool:
+        """Whether it can be built for images of so many channels."""
+        return True
+
     @property
     def has_linear_head(self) -> bool:
         """Whether the logits are linear in a penultimate feature; else no method has anything to hold on to."""

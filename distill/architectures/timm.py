@@ -30,6 +30,9 @@ class TimmBlueprint(Blueprint):
     def pools(self) -> bool | None:
         return self.facts.pooled
 
+    def takes_channels(self, in_channels: int) -> bool:
+        return self.facts.takes_channels(in_channels)
+
     @property
     def has_linear_head(self) -> bool:
         return bool(self.facts.classifiers)
