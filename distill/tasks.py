@@ -9,13 +9,13 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor
 
 from distill import evaluation, similarity, teachers
-from distill.errors import RunError
+from distill.errors import InputError, RunError
 from distill.evaluation import Answers
 from distill.landmarks import (
     LandmarkLoss,
-    area_under_curve,
     as_points,
-    failure_rate,
+    face_lengths,
+    landmark_figures,
     landmark_loss,
     normalised_errors,
     to_pixels,
@@ -56,6 +56,7 @@ class Task(Protocol):
 
         Raises:
             RunError: ``teacher_below_chance``.
+            InputError: ``invalid_value``, what was asked for cannot be measured on these images.
         """
         ...
 
@@ -127,10 +128,9 @@ class Classification:
 
 _UNITS = 8.0
 """A side has so many units of the points' loss: in pixels the first steps at the usual rates would be far too long."""
-_WORST = 1000.0
-"""The largest normalised error that is told."""
 _NUM_CLUSTERS = 10
 _LISTED = 20
+_LEAST_LENGTH = 1e-3  # pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +159,8 @@ class Landmarks:
     @property
     def label_loss(self) -> Callable[[Tensor, Tensor], Tensor]:
         scale = _UNITS / (self.image_size[0] * self.image_size[1]) ** 0.5
+        if self.loss == "l2":  # in pixels²
+            scale = scale**2
 
         def loss(outputs_BK: Tensor, targets_BLD: Tensor) -> Tensor:
             found, truth = (to_pixels(p, image_size=self.image_size) for p in (as_points(outputs_BK), targets_BLD))
@@ -171,6 +173,7 @@ class Landmarks:
         return float(self._errors(as_points(given.logits_NK)).mean())
 
     def check(self) -> str:
+        self._check_lengths()
         error = self.score(self.teacher)
         blind = float(self._errors(self.mean_shape_LD.expand_as(self.points_NLD)).mean())
         if not error < blind:
@@ -184,12 +187,8 @@ class Landmarks:
         return f"The teacher's normalised mean error is {error:.2%} on {len(self.points_NLD)} images."
 
     def figures(self, given: Answers) -> dict[str, Any]:
-        errors_N = self._errors(as_points(given.logits_NK))
-        return {
-            "nme": float(errors_N.mean()),
-            "failure_rate": failure_rate(errors_N),
-            "auc": area_under_curve(errors_N),
-        }
+        found, truth = (to_pixels(p, image_size=self.image_size) for p in (as_points(given.logits_NK), self.points_NLD))
+        return landmark_figures(found, truth, normaliser=self.normaliser)
 
     def likeness(self, student: Answers) -> dict[str, Any]:
         """``nme_to_teacher``: the distance from the teacher's points, by the same lengths; and the features'."""
@@ -211,14 +210,26 @@ class Landmarks:
             for i in distances_N.argsort(descending=True)[:_LISTED].tolist()
         ]
 
+    def _check_lengths(self) -> None:
+        """Readers leave out faces without the data set's own length; a request may ask for another."""
+        lengths_N = face_lengths(to_pixels(self.points_NLD, image_size=self.image_size), normaliser=self.normaliser)
+        if num_empty := int((lengths_N < _LEAST_LENGTH).sum()):
+            what = "the size of the box" if self.normaliser == "box" else "the distance of points {} and {}"
+            raise InputError(
+                "invalid_value",
+                f"In {num_empty} of {len(lengths_N)} test images {what.format(*self.normaliser)} is zero: errors "
+                "cannot be divided by it.",
+                hint='Name two points that never meet, such as the outer corners of the eyes, or take "auto".',
+                param="/landmarks/normaliser",
+            )
+
     def _errors(self, points_NLD: Tensor) -> Tensor:
         found, truth = (to_pixels(p, image_size=self.image_size) for p in (points_NLD, self.points_NLD))
-        # An answer that is no number has an infinite error, which no JSON holds.
-        return normalised_errors(found, truth, normaliser=self.normaliser).clamp(max=_WORST)
+        return normalised_errors(found, truth, normaliser=self.normaliser)
 
     def _distances(self, student: Answers) -> Tensor:
         """Mean distance of each image's points from the teacher's, by the true face's length, (N,)."""
         ours, theirs = (to_pixels(as_points(a.logits_NK), image_size=self.image_size) for a in (student, self.teacher))
         truth = to_pixels(self.points_NLD, image_size=self.image_size)
         # Moved to the truth: a distance between two answers is an error from there.
-        return normalised_errors(truth + (ours - theirs), truth, normaliser=self.normaliser).clamp(max=_WORST)
+        return normalised_errors(truth + (ours - theirs), truth, normaliser=self.normaliser)
