@@ -31,9 +31,12 @@ def test_a_misspelt_network_of_timm_is_refused_with_the_nearest(client: httpx.Cl
     [
         ({"type": "simkd"}, "/method/type"),
         ({"type": "srrl", "srrl": {"stages": ["stage9"]}}, "/method/srrl/stages/0"),
-        ({"type": "kd", "extra": [{"type": "srrl", "srrl": {"stages": ["last", "stage8"]}}]}, "/method/extra/0/srrl/stages/1"),
+        (
+            {"type": "kd", "extra": [{"type": "srrl", "srrl": {"stages": ["last", "stage8"]}}]},
+            "/method/extra/0/srrl/stages/1",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_a_vision_transformer_cannot_do_is_refused_before_anything_is_queued(
     client: httpx.Client, body: dict[str, Any], method: dict[str, Any], pointer: str
 ) -> None:
