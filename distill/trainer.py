@@ -141,10 +141,10 @@ class _Job:
             try:
                 for event in run.train_epoch():
                     yield self._noted(event)
+                score = self._evaluate(run)
             except Diverged as diverged:
                 yield self._roll_back(run, diverged)
                 continue
-            score = self._evaluate(run)
             if score is not None:
                 task = self.prepared.task
                 values = {f"{run.prefix}val/{task.headline}": score}
@@ -168,12 +168,18 @@ class _Job:
 
         Always after the first and the last; between them whenever as many images were trained on as are
         evaluated, so that looking costs at most a third of what training does.
+
+        Raises:
+            Diverged: it is not finite; what is said of it would be no JSON.
         """
         material = run.material
         every = math.ceil(len(material.test_images_NCHW) / len(material.images_NCHW))
         if run.epoch not in (1, material.epochs) and run.epoch % every:
             return None
-        return self.prepared.task.score(run.evaluate())
+        score = self.prepared.task.score(run.evaluate())
+        if not math.isfinite(score):
+            raise run.diverged("An answer")
+        return score
 
     def _roll_back(self, run: Run, diverged: Diverged) -> events.Log:
         self.rollbacks += 1

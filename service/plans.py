@@ -141,6 +141,7 @@ def fit(spec: DistillSpec, *, teacher: Teacher, dataset: Dataset, new_rows: Sequ
             num_labelled=data.num_labelled,
             image_size=data.image_size,
             can_flip=data.can_flip,
+            normaliser=data.normaliser,
         ).model_copy(
             update={"teacher": TeacherRef(id=teacher.id), "dataset": DatasetRef(id=dataset.id, format=_format(dataset))}
         )
