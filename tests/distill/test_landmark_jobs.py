@@ -140,12 +140,12 @@ def test_the_listed_disagreements_are_the_farthest_from_the_teacher(face_inputs:
 
 
 def test_the_teachers_head_can_be_the_students(face_inputs: Inputs) -> None:
-    seen = list(train(spec(method={"type": "srrl", "srrl": {"head": "teacher"}}, epochs=12), face_inputs))
+    seen = list(train(spec(method={"type": "srrl", "srrl": {"head": "teacher"}}, epochs=24), face_inputs))
 
     weights, teacher = load_file(file_of(seen)), load_file(face_inputs.teacher.path)
     assert report_of(seen)["head"] == "teacher"
     assert torch.equal(weights["classifier.weight"], teacher["fc.weight"])
-    assert report_of(seen)["student"]["nme"] < mean_face_error()
+    assert report_of(seen)["student"]["nme"] < 0.85 * mean_face_error()
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights_and_metrics(face_inputs: Inputs) -> None:
