@@ -206,7 +206,7 @@ def burst(monkeypatch: pytest.MonkeyPatch, bad: Iterator[bool]) -> None:
             )
         return network
 
-    monkeypatch.setattr("distill.preparation.build_network", build)
+    monkeypatch.setattr("distill.prepared.build_network", build)
 
 
 def test_one_answer_that_is_not_finite_costs_an_epoch_and_is_not_told(

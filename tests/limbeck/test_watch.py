@@ -215,7 +215,7 @@ def test_the_report_shows_published_beside_measured(has_baseline: bool) -> None:
     (row,) = (line[2:-1] for line in cells if line[1] == "as published")
     assert row == (["79.50%", "76.97%", "79.58%"] if has_baseline else ["79.50%", "79.58%"])
     words = conclusion(report)
-    assert "published with 79.58 % ([paper] the paper). Other methods on the same pair: kd 78.35 %." in words
+    assert "published with 79.58 % ([paper] the paper). Other methods on the same pair: KD 78.35 %." in words
     assert "departs" not in words
     without = Console(record=True, width=160, file=io.StringIO())
     without.print(report_table({**report, "published": None}))
