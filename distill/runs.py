@@ -171,6 +171,8 @@ class Run:
         self.rate_scale = 1.0
         self.best = -math.inf
         """Goodness of the best evaluation so far: an error may well begin above 1."""
+        self._unsaid, self._seconds = 0, 0.0
+        """Images since the last progress, and the seconds that they took."""
         self._sums = torch.zeros(1 + len(objective.parts), device=material.device)
         self._summed = 0
 
@@ -196,18 +198,18 @@ class Run:
         steps = self.material.steps_per_epoch
         window = math.ceil(steps / _WINDOWS_PER_EPOCH)
         self._train_mode(True)
-        clock, counted = time.monotonic(), 0
-        speed = 0.0
+        clock = time.monotonic()
         while self.position < steps:
             rate = self._set_rate()
             self._sums += self._descend(plan, self.position)
             self._summed += 1
             self.position += 1
-            counted += self.material.batch_size
+            self._unsaid += self.material.batch_size
             now = time.monotonic()
-            if now - clock >= _PROGRESS_SECONDS:
-                speed, clock, counted = counted / (now - clock), now, 0
-                yield self._progress(speed)
+            self._seconds, clock = self._seconds + now - clock, now
+            # Over epochs, which may be shorter than that; and at the end, so that a finished run says so.
+            if self._seconds >= _PROGRESS_SECONDS or self.step == self.first_step + self.material.total_steps:
+                yield self._progress()
             if self.position % window == 0 or self.position == steps:
                 yield self._metric(rate)
         self.epoch, self.position = self.epoch + 1, 0
@@ -259,7 +261,9 @@ class Run:
             param="/training/learning_rate",
         )
 
-    def _progress(self, speed: float) -> Progress:
+    def _progress(self) -> Progress:
+        speed = self._unsaid / max(self._seconds, 1e-9)
+        self._unsaid, self._seconds = 0, 0.0
         return Progress(
             run=self.name,
             epoch=self.epoch + 1,

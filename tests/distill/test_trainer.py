@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -274,6 +275,35 @@ def test_a_teacher_with_another_label_order_is_refused_before_training(inputs: I
 
     assert caught.value.code == "teacher_below_chance"
     assert "label order" in caught.value.hint
+
+
+def test_each_run_ends_with_its_progress_told_however_short_its_epochs_are(
+    inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distill.runs._PROGRESS_SECONDS", 1e9)
+
+    seen = list(train(spec(), inputs))
+
+    told = [event for event in seen if isinstance(event, events.Progress)]
+    assert [(e.run, e.epoch, e.step) for e in told] == [
+        ("student", EPOCHS, EPOCHS * STEPS),
+        ("baseline", EPOCHS, 2 * EPOCHS * STEPS),
+    ]
+    assert all(e.images_per_second > 0 for e in told)
+
+
+def test_progress_is_told_across_epochs_that_are_shorter_than_its_pace(
+    inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock is a second a look: a look after each of four steps and one before, of epochs of four steps."""
+    ticks = itertools.count()
+    monkeypatch.setattr("distill.runs.time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+    monkeypatch.setattr("distill.runs._PROGRESS_SECONDS", 5.0)
+
+    seen = list(train(spec(baseline=False), inputs))
+
+    told = [event for event in seen if isinstance(event, events.Progress)]
+    assert [(e.step, e.images_per_second) for e in told] == [(5, 32.0), (10, 32.0), (12, 32.0)]
 
 
 def test_plain_training_needs_no_baseline(inputs: Inputs) -> None:
