@@ -1,4 +1,4 @@
-"""What is read of a job: itself, its events, series, log lines, artifacts and report."""
+"""What is read of a job: itself, its events, series, log lines and artifacts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
-from api.schemas import ErrorSchema, PublishedFigures, Schema
+from api.schemas import ErrorSchema, Schema
 from distill.spec import DistillSpec
 from models import Artifact, Attempt, Job, JobEvent, JobStatus
 from service.plans import Plan
@@ -109,7 +109,10 @@ class JobSummary(Schema):
     student: dict[str, Any]
     dataset: dict[str, Any]
     metrics: dict[str, Any]
-    """best and last evaluation of the student, the teacher's, the baseline's last: {"top1": share of 1, "epoch"}."""
+    """best and last evaluation of the student, the teacher's, the baseline's last, each an object of the job's one
+    headline, a share of 1, and its "epoch": {"top1": 0.91, "epoch": 4}. The headline is `top1`, accuracy; for
+    landmarks `nme`, the normalised mean error, of which less is better; and `agreement` with the teacher where no image
+    is labelled, when there is no baseline."""
     error: ErrorSchema | None
     links: JobLinks
     metadata: dict[str, str]
@@ -276,11 +279,13 @@ class PointSchema(Schema):
 
 
 class MetricsSchema(Schema):
-    """Series by name, such as `train/loss` and `val/top1`."""
+    """Series of numbers by name."""
 
     object: Literal["distill.metrics"] = "distill.metrics"
     job_id: str
     series: dict[str, list[PointSchema]]
+    """Such as `train/loss` and `lr`; the headline of the job (`top1`, `nme` or `agreement`) as `val/<headline>` of the
+    student, `baseline/val/<headline>` and `teacher/val/<headline>`."""
 
 
 class ArtifactLinks(Schema):
@@ -310,53 +315,3 @@ class ArtifactSchema(Schema):
             created_at=row.created_at,
             links=ArtifactLinks(download=f"/distill/{row.job_id}/artifacts/{row.name}"),
         )
-
-
-class FiguresSchema(Schema):
-    """One network, measured; shares of 1, counts, bytes, milliseconds of one image on the CPU."""
-
-    model_config = ConfigDict(extra="allow")
-
-    top1: float | None = None
-    top5: float | None = None
-    ece: float | None = None
-    """Expected calibration error."""
-    parameters: int | None = None
-    macs: int | None = None
-    bytes: int | None = None
-    latency_ms: float | None = None
-    agreement: float | None = None
-    """Share of images on which it guesses as the teacher does."""
-    kl_to_teacher: float | None = None
-    cka: float | None = None
-    """Linear CKA of penultimate features with the teacher's."""
-    per_class: list[float | None] | None = None
-
-
-class PublishedSchema(PublishedFigures):
-    """What the job's recipe was published with."""
-
-    recipe: str
-    title: str
-    departures: list[str]
-    """JSON pointers to what was otherwise in this job; with any, the figures are no target but a landmark."""
-
-
-class ReportSchema(Schema):
-    """Teacher, student and, with `baseline`, the same student trained on labels alone, side by side."""
-
-    model_config = ConfigDict(extra="allow")
-
-    teacher: FiguresSchema
-    student: FiguresSchema
-    baseline: FiguresSchema | None = None
-    published: PublishedSchema | None = None
-    """Null without a recipe."""
-    method: str | None = None
-    head: str | None = None
-    """What classifies in the student: its own layer, or the connector and the teacher's classifier."""
-    classes: list[str] | None = None
-    images: dict[str, int] | None = None
-    """How many were trained on, and how many measured on."""
-    disagreements: list[dict[str, Any]] | None = None
-    """Images on which student and teacher guess differently, the surest contradictions first."""

@@ -249,12 +249,14 @@ class NetworkSchema(Schema):
     feature_width: int
     """Length of the penultimate vector."""
     parameters: int
-    macs: int
-    """Multiply-adds of one image, of real numbers."""
+    macs: int | None
+    """Multiply-adds of one image, of real numbers; null where they are not known."""
     binary_macs: int = 0
     """Multiply-adds of signs; 64 of them are one operation of a processor's word."""
     input: NetworkInput
     preprocessing: NetworkPreprocessing
+    pools: bool | None
+    """Whether the classifier reads the mean of a last map; null when only building the network tells."""
     roles: list[str]
 
 

@@ -144,8 +144,9 @@ class RowSchema(Schema):
     is_complete: bool
     """False while jobs are missing: not ended yet, failed or cancelled."""
     figures: dict[str, SpreadSchema]
-    """student_top1, teacher_top1, baseline_top1, gain (student less baseline), agreement, kl_to_teacher, cka, seconds
-    (from a job's start to its end)."""
+    """student_top1, teacher_top1, baseline_top1; of landmarks student_nme, teacher_nme, baseline_nme; gain (of top1
+    student less baseline, of nme baseline less student), agreement, kl_to_teacher, cka, seconds (from a job's start to
+    its end)."""
 
 
 class SweepSchema(SweepSummary):

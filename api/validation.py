@@ -80,7 +80,9 @@ def _walk(model: type[BaseModel] | None, place: Sequence[int | str]) -> tuple[li
     holder: type[BaseModel] | None = None
     for part in place:
         at = _bare(at)
-        members = _members(at)
+        members = [member for member in _members(at) if member is not types.NoneType]
+        if len(members) == 1:  # what may be left out: no member is named in the place
+            at, members = members[0], []
         if members:
             at = next((m for m in members if _has_tag(m, part)), None)
             if at is None:

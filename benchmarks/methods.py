@@ -52,19 +52,19 @@ _STOP_SECONDS = 45.0  # a trainer writes its checkpoint first
 
 
 def ablation(stages: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """SRRL's two terms, alone and together, at each stage; settings by label (the paper's ablation)."""
+    """SRRL's two terms, alone and together, at each stage, and both at all stages; settings by label.
+
+    The first ablation of the paper, whose conv2, conv3 and conv4 are ``stage1``, ``stage2`` and ``last``.
+    """
+    places = {**{stage: [stage] for stage in stages}, **({"all": list(stages)} if len(stages) > 1 else {})}
     return {
-        f"{name} at {stage}": {
+        f"{name} at {place}": {
             "type": "srrl",
-            "srrl": {
-                "feature_weight": feature,
-                "regression_weight": regression,
-                "feature_stages": [stage],
-                "regression_stages": [stage],
-            },
+            "srrl": {"feature_weight": feature, "regression_weight": regression, "stages": chosen},
         }
-        for stage in stages
+        for place, chosen in places.items()
         for name, (feature, regression) in _TERMS.items()
+        if place != "all" or name == "FM + SR"
     }
 
 

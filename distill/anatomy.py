@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Layout = Literal["nchw", "nhwc", "tokens"]
+"""How a map lies in a tensor: (B, C, H, W), (B, H, W, C), or (B, N, C) row by row behind some prefix tokens."""
 
 LAST = "last"
 """The name of the last map, the input of global pooling."""
@@ -18,11 +22,21 @@ class Anatomy:
         pooling: the module whose input is the last map, averaged over its places for the classifier;
             None where the classifier reads something else (a class token, say).
         classifiers: the last linear layers; where there are several, the mean of their logits is the answer.
+            Empty where the answer is not that.
+        layout: of the stages' outputs; one of three dimensions is always ``tokens``.
+        pooling_layout: of the last map.
+        pooled_output: whether the last map is the output of ``pooling`` instead of its input: so where a
+            function does the averaging, not a module.
+        num_prefix_tokens: class and register tokens before the places, where a map has them.
     """
 
     stages: tuple[str, ...]
     pooling: str | None
     classifiers: tuple[str, ...]
+    layout: Layout = "nchw"
+    pooling_layout: Layout = "nchw"
+    pooled_output: bool = False
+    num_prefix_tokens: int = 0
 
     @property
     def maps(self) -> dict[str, str]:

@@ -43,7 +43,10 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """Named values at a step. Names: ``train/loss``, ``val/top1``, ``baseline/val/top1``, ``lr``, ..."""
+    """Named values at a step. Names: ``train/loss``, ``val/top1``, ``baseline/val/top1``, ``lr``, ...
+
+    What stands behind ``val/`` is the job's headline, one of :data:`distill.headlines.HEADLINES`.
+    """
 
     step: int
     epoch: int

@@ -101,15 +101,19 @@ def normalised_errors(points_NLD: Tensor, targets_NLD: Tensor, *, normaliser: No
         normaliser: two points, whose true distance is the length (the outer corners of the eyes: inter-ocular), or
             ``box``: the root of the area of the box about the true points.
     """
-    truth = targets_NLD.double()
-    distances_NL = torch.linalg.vector_norm(points_NLD.double() - truth, dim=2)
-    if normaliser == "box":
-        lengths_N = (truth.amax(dim=1) - truth.amin(dim=1)).prod(dim=1).sqrt()
-    else:
-        first, second = normaliser
-        lengths_N = torch.linalg.vector_norm(truth[:, first] - truth[:, second], dim=1)
-    errors_N = distances_NL.mean(dim=1) / lengths_N
+    distances_NL = torch.linalg.vector_norm(points_NLD.double() - targets_NLD.double(), dim=2)
+    errors_N = distances_NL.mean(dim=1) / face_lengths(targets_NLD, normaliser=normaliser)
     return torch.nan_to_num(errors_N, nan=math.inf, posinf=math.inf)
+
+
+def face_lengths(targets_NLD: Tensor, *, normaliser: Normaliser) -> Tensor:
+    """By what the errors of each face are divided, float64 (N,); arguments as of :func:`normalised_errors`."""
+    truth = targets_NLD.double()
+    if normaliser == "box":
+        return (truth.amax(dim=1) - truth.amin(dim=1)).prod(dim=1).sqrt()
+    first, second = normaliser
+    lengths_N: Tensor = torch.linalg.vector_norm(truth[:, first] - truth[:, second], dim=1)
+    return lengths_N
 
 
 def failure_rate(errors_N: Tensor, *, threshold: float = FAILURE) -> float:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from distill import recipes
+from distill.markup import Normaliser
 from distill.method_specs import settings_of, warmup
-from distill.spec import DistillSpec, TrainingSpec
+from distill.spec import DistillSpec, LandmarkSpec, TrainingSpec
 
 _IMAGES_PER_RUN = 200_000
 _UNFLIPPED: dict[str, Literal["none", "crop"]] = {
@@ -41,6 +42,7 @@ def resolve(
     num_labelled: int | None = None,
     image_size: tuple[int, int] | None = None,
     can_flip: bool = True,
+    normaliser: Normaliser | None = None,
 ) -> DistillSpec:
     """The spec with every ``auto`` replaced that request and data decide.
 
@@ -56,6 +58,7 @@ def resolve(
         num_labelled: how many have one; None: all.
         image_size: (height, width) in pixels, where known.
         can_flip: whether mirrored images make sense: of points it must be known which change places.
+        normaliser: the data set's own length, of one with landmarks.
     """
     training = spec.training
     base = base_of(spec, num_images=num_images, image_size=image_size)
@@ -86,7 +89,13 @@ def resolve(
             "baseline": training.baseline and num_labelled != 0,
         }
     )
-    return spec.model_copy(update={"training": resolved, "method": _warmed_up(spec.method, epochs=epochs)})
+    method = _warmed_up(spec.method, epochs=epochs)
+    landmarks = None if normaliser is None else _landmarks(spec.landmarks or LandmarkSpec(), normaliser)
+    return spec.model_copy(update={"training": resolved, "method": method, "landmarks": landmarks or spec.landmarks})
+
+
+def _landmarks(asked: LandmarkSpec, normaliser: Normaliser) -> LandmarkSpec:
+    return asked.model_copy(update={"normaliser": normaliser}) if asked.normaliser == "auto" else asked
 
 
 def _schedule(training: TrainingSpec, base: recipes.Base, *, epochs: int) -> dict[str, str | list[int]]:

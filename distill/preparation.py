@@ -10,18 +10,19 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from distill import events
+from distill import architectures, events
 from distill.anatomy import LAST
 from distill.batch import POOLED
 from distill.data.augment import Augmentation, AugmentationName, normalize
 from distill.data.packed import PackedDataset
 from distill.errors import InputError
 from distill.evaluation import Answers, answers
-from distill.method_specs import CEMethod, ExtraMethod, KDMethod, KDSettings, MethodSpec, SRRLMethod
-from distill.objective import Objective
-from distill.pairs import Pair, Sizes, sizes_of
-from distill.registry import build_network, build_objective, load_weights
+from distill.method_specs import CEMethod, ExtraMethod, KDMethod, KDSettings, SRRLMethod
+from distill.pairs import Sizes, sizes_of
+from distill.prepared import Prepared, Shape
+from distill.registry import build_network, load_weights
 from distill.runs import Material, draw_views
 from distill.spec import DistillSpec, LandmarkSpec, NetworkOptions
 from distill.taps import Tap, anatomy_of, linear_head, prove, prove_resumable
@@ -30,6 +31,7 @@ from distill.teachers import Teacher, feature_bank, freeze
 
 _BANK_BYTES = 2 * 2**30
 _PROBE_IMAGES = 64
+_NOISE_SIDE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,74 +43,6 @@ class TeacherFile:
     options: NetworkOptions
     num_classes: int
     in_channels: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """Everything that training reads and nothing that it changes."""
-
-    material: Material
-    teacher: Teacher
-    teacher_sizes: Sizes
-    nonnegative: frozenset[str]
-    task: Task
-    teacher_answers: Answers
-    classes: list[str]
-    num_outputs: int
-    mean: list[float]
-    std: list[float]
-    in_channels: int
-    image_shape: tuple[int, int, int]
-    precision: str
-    extra: tuple[ExtraMethod, ...]
-    """Methods that the data make necessary beside those that were asked for."""
-
-    @property
-    def task_name(self) -> str:
-        """``classification`` or ``landmarks``."""
-        return "landmarks" if isinstance(self.task, Landmarks) else "classification"
-
-    def student(self, spec: DistillSpec) -> nn.Module:
-        """A fresh student, with the random numbers of now."""
-        return build_network(
-            spec.student.architecture,
-            options=spec.student.options,
-            num_classes=self.num_outputs,
-            in_channels=self.in_channels,
-        )
-
-    def objective(self, method: MethodSpec, network: nn.Module) -> Objective:
-        """What a student descends on by a method; with layers and a copy of the teacher's classifier of its own."""
-        classifier = nn.Linear(self.teacher.classifier.in_features, self.teacher.classifier.out_features)
-        classifier.load_state_dict(self.teacher.classifier.state_dict())
-        pair = Pair(
-            student=sizes_of(network, torch.zeros(2, *self.image_shape)),
-            teacher=self.teacher_sizes,
-            classifier=classifier,
-            resume=self.teacher.resume,
-            nonnegative=self.nonnegative,
-            labels_N=self.material.targets_N,
-            epochs=self.material.epochs,
-            output_scale=self.task.output_scale,
-        )
-        return build_objective(method, pair=pair, label_loss=self.task.label_loss, label_part=self.task.label_part)
-
-    def resolve(self, spec: DistillSpec) -> DistillSpec:
-        """The spec without its last ``auto``, and with what the data made necessary."""
-        training = spec.training.model_copy(update={"precision": self.precision})
-        method = spec.method
-        if isinstance(method, SRRLMethod) and method.srrl.activation == "auto":
-            stages = {*(method.srrl.feature_stages or method.srrl.stages)}
-            stages |= {*(method.srrl.regression_stages or method.srrl.stages)}
-            found = {("pooled" if name == LAST else name) in self.nonnegative for name in stages}
-            if len(found) == 1:  # else each stage has its own, which is told in the log
-                settings = method.srrl.model_copy(update={"activation": "relu" if found.pop() else "none"})
-                method = method.model_copy(update={"srrl": settings})
-        if not isinstance(method, CEMethod):
-            known = {method.type, *(term.type for term in method.extra)}
-            added = [term for term in self.extra if term.type not in known]
-            method = method.model_copy(update={"extra": [*method.extra, *added]})
-        return spec.model_copy(update={"training": training, "method": method})
 
 
 def prepare(
@@ -128,13 +62,14 @@ def prepare(
     prove_teacher(master, probe)
     found = _ask(master, data.test_images, place)
     task = _task(spec, data, found)
+    student_shape = input_shape(spec.student.architecture, options=spec.student.options, data=data)
     said = task.check()
     yield events.Metric(step=0, epoch=0, values={f"teacher/val/{task.headline}": task.score(found)})
     yield events.Log(level="info", message=said)
     prepared = Prepared(
-        material=_material(spec, data, master, place),
+        material=_material(spec, data, master, place, image_size=student_shape[1:]),
         teacher=master,
-        teacher_sizes=sizes_of(master.tap.network, master.prepare(probe[:2])),
+        teacher_sizes=_sizes_of(master.tap.network, master.prepare(probe[:2]), side="teacher"),
         nonnegative=_nonnegative(master, probe, found),
         task=task,
         teacher_answers=found,
@@ -143,10 +78,12 @@ def prepare(
         mean=data.mean_C.tolist(),
         std=data.std_C.tolist(),
         in_channels=data.in_channels,
-        image_shape=(data.in_channels, *data.image_size),
+        teacher_shape=input_shape(teacher.architecture, options=teacher.options, data=data),
+        student_shape=student_shape,
         precision="bf16" if precision == torch.bfloat16 else "fp32",
         extra=(),
     )
+    _sizes_of(prepared.student(spec), torch.zeros(2, *student_shape), side="student")
     prepared = replace(prepared, extra=_necessary(spec, prepared))
     for term in prepared.extra:
         message = f"{term.type} is added: without labels the student's own classifier learns from the teacher's logits."
@@ -192,29 +129,67 @@ def open_teacher(file: TeacherFile) -> tuple[nn.Module, dict[str, str]]:
 
 
 def load_teacher(file: TeacherFile, data: PackedDataset, *, device: torch.device, precision: torch.dtype) -> Teacher:
-    """The frozen teacher with the normalisation named in its file (``mean``, ``std``), else the data set's.
+    """The frozen teacher, which sees images as it was trained to.
+
+    Normalised by the ``mean`` and ``std`` named in its file, else by those that its architecture is published
+    with, else by the data set's; scaled where it takes one size only.
 
     Raises:
         InputError: the weights do not fit the architecture, or are not finite.
     """
     network, metadata = open_teacher(file)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    published = architectures.blueprint(file.architecture, options=file.options).preprocessing
     mean, std = data.mean_C, data.std_C
     if "mean" in metadata and "std" in metadata:
         mean, std = (torch.tensor(json.loads(metadata[key]), dtype=torch.float32) for key in ("mean", "std"))
-    tap = Tap(network, maps=anatomy_of(network).maps)
-    return Teacher(
-        tap, cast(nn.Linear, freeze(linear_head(network))), normaliser(mean.to(device), std.to(device)), precision
-    )
+    elif published.mean is not None and published.std is not None and len(published.mean) == data.in_channels:
+        mean, std = torch.tensor(published.mean), torch.tensor(published.std)
+    size = input_shape(file.architecture, options=file.options, data=data)[1:]
+    prepare_images = normaliser(mean.to(device), std.to(device), size=_other(size, than=data))
+    head = linear_head(network).requires_grad_(False)
+    return Teacher(Tap(network, maps=anatomy_of(network).maps), head, prepare_images, precision)
 
 
-def normaliser(mean_C: Tensor, std_C: Tensor) -> Callable[[Tensor], Tensor]:
-    """Uint8 images (B, C, H, W) to normalised float ones, channels last."""
+def input_shape(architecture: str, *, options: NetworkOptions, data: PackedDataset) -> Shape:
+    """(C, H, W) of the images as a network sees them: the data set's, unless it takes one size only; in pixels."""
+    own = architectures.blueprint(architecture, options=options).input
+    return (data.in_channels, *((own.height, own.width) if own.fixed else data.image_size))
+
+
+def _other(size: tuple[int, int], *, than: PackedDataset) -> tuple[int, int] | None:
+    return size if size != than.image_size else None
+
+
+def normaliser(mean_C: Tensor, std_C: Tensor, *, size: tuple[int, int] | None = None) -> Callable[[Tensor], Tensor]:
+    """Uint8 images (B, C, H, W) to normalised float ones, channels last; scaled to ``size``, (height, width)."""
 
     def prepare_images(images_BCHW: Tensor) -> Tensor:
-        return normalize(images_BCHW, mean_C, std_C)
+        normalised = normalize(images_BCHW, mean_C, std_C)
+        if size is None:
+            return normalised
+        return F.interpolate(normalised, size=size, mode="bilinear", align_corners=False, antialias=True)
 
     return prepare_images
+
+
+def _sizes_of(network: nn.Module, images_BCHW: Tensor, *, side: str) -> Sizes:
+    """As :func:`distill.pairs.sizes_of`.
+
+    Raises:
+        InputError: ``invalid_value``, the network cannot take such images: too small for its strides, say.
+    """
+    try:
+        return sizes_of(network, images_BCHW)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        shape = " x ".join(map(str, images_BCHW.shape[1:]))
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise InputError(
+            "invalid_value",
+            f"The {side} cannot take images of {shape}: {reason}",
+            hint="Take a network for images of this size; GET /networks tells what each is made for.",
+            param=f"/{side}/architecture" if side == "student" else "/teacher",
+        ) from error
 
 
 def prove_teacher(teacher: Teacher, images_BCHW: Tensor) -> None:
@@ -282,7 +257,9 @@ def _necessary(spec: DistillSpec, prepared: Prepared) -> tuple[ExtraMethod, ...]
     return (KDMethod(type="kd", kd=KDSettings(weight=1.0)),)
 
 
-def _material(spec: DistillSpec, data: PackedDataset, teacher: Teacher, device: torch.device) -> Material:
+def _material(
+    spec: DistillSpec, data: PackedDataset, teacher: Teacher, device: torch.device, *, image_size: tuple[int, int]
+) -> Material:
     training = spec.training
     images = data.train_images.to(device)
     augmentation = Augmentation(cast(AugmentationName, training.augmentation), image_size=data.image_size)
@@ -300,7 +277,7 @@ def _material(spec: DistillSpec, data: PackedDataset, teacher: Teacher, device: 
         views_NV=None if views is None else views.to(device),
         bank=None,
         teacher=teacher,
-        prepare=normaliser(data.mean_C.to(device), data.std_C.to(device)),
+        prepare=normaliser(data.mean_C.to(device), data.std_C.to(device), size=_other(image_size, than=data)),
         flip_pairs=None if data.markup is None else data.markup.flip_pairs,
     )
 
@@ -346,7 +323,9 @@ def check_teacher_file(file: TeacherFile) -> dict[str, Any]:
         InputError: weights that do not fit or are not finite, or a head that is not linear.
     """
     network, metadata = open_teacher(file)
-    noise = torch.randn(8, file.in_channels, 32, 32, generator=torch.Generator().manual_seed(0))
+    own = architectures.blueprint(file.architecture, options=file.options).input
+    size = (own.height, own.width) if own.fixed else (_NOISE_SIDE, _NOISE_SIDE)
+    noise = torch.randn(8, file.in_channels, *size, generator=torch.Generator().manual_seed(0))
     tap = Tap(network, maps=anatomy_of(network).maps)
     prove(tap, linear_head(network), images_BCHW=noise)
     with torch.no_grad():

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from distill import recipes
+from distill.method_names import METHOD_NAMES
 from distill.spec import DistillSpec, StudentSpec
 
 # They change neither what is computed nor how long it goes on for, or no recipe names them.
@@ -41,7 +42,8 @@ def in_words(found: Mapping[str, Any] | None) -> list[str]:
         return []
     said = [f"{found['title']}: published with {100 * found['top1']:.2f} % ({found['source']})."]
     if found["rivals"]:
-        rivals = ", ".join(f"{name} {100 * share:.2f} %" for name, share in found["rivals"].items())
+        named = {METHOD_NAMES.get(name, name.upper()): share for name, share in found["rivals"].items()}
+        rivals = ", ".join(f"{name} {100 * share:.2f} %" for name, share in named.items())
         said.append(f"Other methods on the same pair: {rivals}.")
     if found["departures"]:
         said.append(f"This run departs from the recipe in {', '.join(found['departures'])}.")

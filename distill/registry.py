@@ -30,12 +30,19 @@ from distill.methods.simkd import Projector, SimKD
 from distill.methods.sp import SP
 from distill.methods.srrl import SRRL, Connector, VectorConnector
 from distill.methods.vid import VID
-from distill.networks import binary, mobilenetv2, resnet, resnet4stage, shufflenetv1, shufflenetv2, vgg, wrn
+from distill.networks import binary, mobilenetv2, resnet, resnet4stage, shufflenetv1, shufflenetv2, timm_zoo, vgg, wrn
 from distill.networks.binarisation import unpack_bits
 from distill.objective import LabelLoss, Objective
 from distill.pairs import Pair
 from distill.spec import NetworkOptions
 from distill.students import ReusedHead
+
+
+def _build_timm(name: str, *, options: NetworkOptions, num_classes: int, in_channels: int) -> nn.Module:
+    network = timm_zoo.build(name, num_classes=num_classes, in_channels=in_channels)
+    network.anatomy = timm_zoo.anatomy_of(network)  # type: ignore[assignment]
+    return network
+
 
 _SAVE_HINT = "Save it with safetensors.torch.save_file(network.state_dict(), path)."
 _FAMILIES: dict[str, Callable[..., nn.Module]] = {
@@ -47,6 +54,7 @@ _FAMILIES: dict[str, Callable[..., nn.Module]] = {
     "shufflenetv1": shufflenetv1.build,
     "shufflenetv2": shufflenetv2.build,
     "binary": binary.build,
+    "timm": _build_timm,
 }
 _METHODS: dict[str, Callable[..., Method]] = {
     "srrl": SRRL,

@@ -31,7 +31,7 @@ _WINDOWS_PER_EPOCH = 4
 
 
 class Diverged(RunError):
-    """A loss was not finite."""
+    """A loss, or an answer after an epoch, was not finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,8 +169,8 @@ class Run:
         self.position = 0
         """Finished steps of the epoch under way."""
         self.rate_scale = 1.0
-        self.best = -1.0
-        """Best accuracy of an evaluation so far."""
+        self.best = -math.inf
+        """Goodness of the best evaluation so far: an error may well begin above 1."""
         self._sums = torch.zeros(1 + len(objective.parts), device=material.device)
         self._summed = 0
 
@@ -245,15 +245,19 @@ class Run:
         self._sums.zero_()
         self._summed = 0
         if not all(math.isfinite(mean) for mean in means):
-            raise Diverged(
-                "loss_diverged",
-                f"The loss of the {self.name} was not finite near step {self.step}.",
-                hint="Try a lower learning_rate, or smaller weights of the losses.",
-                param="/training/learning_rate",
-            )
+            raise self.diverged("The loss")
         values = {f"{self.prefix}train/{n}": v for n, v in zip(("loss", *self.objective.parts), means, strict=True)}
         # In the last step of an epoch the count is already the next epoch's first.
         return Metric(step=self.step, epoch=self.epoch + 1, values={**values, f"{self.prefix}lr": rate})
+
+    def diverged(self, what: str) -> Diverged:
+        """The error of a run of which this is not finite now."""
+        return Diverged(
+            "loss_diverged",
+            f"{what} of the {self.name} was not finite near step {self.step}.",
+            hint="Try a lower learning_rate, or smaller weights of the losses.",
+            param="/training/learning_rate",
+        )
 
     def _progress(self, speed: float) -> Progress:
         return Progress(

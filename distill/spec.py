@@ -131,8 +131,8 @@ class LandmarkSpec(Spec):
     """Of data sets with landmarks: by what loss their points are learnt, and by what length errors are divided."""
 
     loss: Literal["l1", "l2", "smooth_l1", "wing"] = "l1"
-    """In pixels of the image that the student sees, times 8 / side, which makes it about as large as that of classes;
-    wing: Feng et al., CVPR 2018, with w 10 and epsilon 2 pixels."""
+    """In pixels of the image that the student sees, times 8 / side (l2: the square of that), which makes it about as
+    large as that of classes; wing: Feng et al., CVPR 2018, with w 10 and epsilon 2 pixels."""
     normaliser: Literal["auto", "box"] | tuple[PointIndex, PointIndex] = "auto"
     """The length: between two points, or the root of the area of the box about all; auto: as the data set says, which
     is the outer corners of the eyes for WFLW and 300W."""

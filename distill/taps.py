@@ -13,9 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from distill.anatomy import LAST, Anatomy
 from distill.errors import InputError
+from distill.layouts import feature, from_map, pooling_map, stage_map, weight_and_bias
 
 
 @dataclass(frozen=True)
@@ -46,32 +48,27 @@ class Tap:
     def __init__(self, network: nn.Module, *, maps: Iterable[str] = (), anatomy: Anatomy | None = None) -> None:
         self.network = network
         self.anatomy = anatomy or anatomy_of(network)
-        self._seen: dict[str, Tensor] = {}
-        self._handles = []
+        self._seen: dict[str, Any] = {}
         self._blank: Tensor | None = None
-        modules = self.anatomy.maps
-        for name in maps:
-            if name == LAST and name not in modules:
-                continue
-            module = network.get_submodule(modules[name])
-            hook = (
-                module.register_forward_pre_hook(self._keep_input(name))
-                if name == LAST
-                else (module.register_forward_hook(self._keep_output(name)))
-            )
-            self._handles.append(hook)
-        for number, name in enumerate(self.anatomy.classifiers):
-            module = network.get_submodule(name)
-            self._handles.append(module.register_forward_pre_hook(self._keep_input(_classifier_key(number))))
+        self._handles = [self._hook(name) for name in maps if name != LAST or self.anatomy.pooling is not None]
+        for number, path in enumerate(self.anatomy.classifiers):
+            hook = self._keep_input(_classifier_key(number))
+            self._handles.append(network.get_submodule(path).register_forward_pre_hook(hook))
 
-    def _keep_input(self, key: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def _hook(self, name: str) -> RemovableHandle:
+        module = self.network.get_submodule(self.anatomy.maps[name])
+        if name == LAST and not self.anatomy.pooled_output:
+            return module.register_forward_pre_hook(self._keep_input(name))
+        return module.register_forward_hook(self._keep_output(name))
+
+    def _keep_input(self, key: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def hook(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
             self._seen[key] = inputs[0]
 
         return hook
 
-    def _keep_output(self, key: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+    def _keep_output(self, key: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
             self._seen[key] = output
 
         return hook
@@ -79,7 +76,7 @@ class Tap:
     def __call__(self, images_BCHW: Tensor) -> Features:
         if self._blank is None or self._blank.shape[1:] != images_BCHW.shape[1:]:
             self._blank = torch.zeros_like(images_BCHW[:1])
-        return self._features(self.network(images_BCHW))
+        return self._features(self.network(images_BCHW), self._blank)
 
     def resume(self, name: str, map_BCHW: Tensor) -> Features:
         """The rest of the network behind one of its stages, fed another map than its own; carries gradient.
@@ -90,25 +87,41 @@ class Tap:
         Args:
             name: of a stage, or ``last``.
             map_BCHW: of the shape that the network itself has there, but for the batch.
+
+        Raises:
+            InputError: ``teacher_head_unsupported`` behind tokens, of which a map is only a part.
         """
         assert self._blank is not None
+        is_input = name == LAST and not self.anatomy.pooled_output
+        given = from_map(map_BCHW, self.anatomy.pooling_layout if name == LAST else self.anatomy.layout)
+        if given is None:
+            raise InputError(
+                "teacher_head_unsupported",
+                f"What follows {name} reads tokens, and a map is only a part of them.",
+                hint="Let L_SR act at `last`.",
+                param="/method/srrl/regression_stages",
+            )
         module = self.network.get_submodule(self.anatomy.maps[name])
-        if name == LAST:
-            handle = module.register_forward_pre_hook(lambda _module, _inputs: (map_BCHW,))
+        if is_input:
+            handle = module.register_forward_pre_hook(lambda _module, _inputs: (given,))
         else:
-            handle = module.register_forward_hook(lambda _module, _inputs, _output: map_BCHW)
+            handle = module.register_forward_hook(lambda _module, _inputs, _output: given)
         try:
-            return self._features(self.network(self._blank))
+            return self._features(self.network(self._blank), self._blank)
         finally:
             handle.remove()
 
-    def _features(self, logits_BK: Tensor) -> Features:
+    def _features(self, logits_BK: Tensor, images_BCHW: Tensor) -> Features:
         # Taken out, so that no graph outlives its step.
         seen, self._seen = self._seen, {}
         keys = [_classifier_key(number) for number in range(len(self.anatomy.classifiers))]
-        # A 1x1 convolution is given (B, C, 1, 1).
-        pooled = torch.cat([seen.pop(key).flatten(1) for key in keys], dim=1)
-        return Features(pooled, logits_BK, seen)
+        pooled = torch.cat([feature(seen.pop(key)) for key in keys], dim=1)
+        size = (images_BCHW.shape[2], images_BCHW.shape[3])
+        maps = {
+            name: (pooling_map if name == LAST else stage_map)(output, self.anatomy, image_size=size)
+            for name, output in seen.items()
+        }
+        return Features(pooled, logits_BK, maps)
 
     def close(self) -> None:
         """Remove the hooks."""
@@ -132,24 +145,30 @@ def linear_head(network: nn.Module) -> nn.Linear:
         InputError: ``teacher_head_unsupported`` when the head is no linear layer.
     """
     layers = [network.get_submodule(name) for name in anatomy_of(network).classifiers]
-    for layer in layers:
-        is_pointwise = isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1
-        if not (isinstance(layer, nn.Linear) or is_pointwise):
-            raise InputError(
-                "teacher_head_unsupported",
-                f"The classifier is a {type(layer).__name__}.",
-                hint="The last layer must be linear.",
-                param="/teacher",
-            )
-    weight_KC = torch.cat([_weight(layer).detach().flatten(1) for layer in layers], dim=1) / len(layers)
-    biases = [layer.bias.detach() for layer in layers if isinstance(layer.bias, Tensor)]
+    try:
+        parts = [weight_and_bias(layer) for layer in layers]
+    except TypeError as error:
+        raise _no_linear_head(str(error)) from error
+    if not parts:
+        raise _no_linear_head("the logits are not linear in one penultimate feature")
+    weight_KC = torch.cat([weight.detach() for weight, _ in parts], dim=1) / len(parts)
     head = nn.Linear(weight_KC.shape[1], weight_KC.shape[0], device=weight_KC.device)
     with torch.no_grad():
         head.weight.copy_(weight_KC)
         head.bias.zero_()
-        for bias in biases:
-            head.bias.add_(bias / len(layers))
+        for _, bias in parts:
+            if bias is not None:
+                head.bias.add_(bias.detach() / len(parts))
     return head
+
+
+def _no_linear_head(why: str) -> InputError:
+    return InputError(
+        "teacher_head_unsupported",
+        f"The teacher's head cannot be used: {why}.",
+        hint="The last layer must be linear.",
+        param="/teacher",
+    )
 
 
 @torch.no_grad()
@@ -209,9 +228,3 @@ def _compare(left: Tensor, right: Tensor, claim: str, tolerance: float) -> None:
 
 def _classifier_key(number: int) -> str:
     return f"classifier{number}"
-
-
-def _weight(layer: nn.Module) -> Tensor:
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
-    return weight

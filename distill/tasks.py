@@ -9,9 +9,17 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor
 
 from distill import evaluation, similarity, teachers
-from distill.errors import RunError
+from distill.errors import InputError, RunError
 from distill.evaluation import Answers
-from distill.landmarks import LandmarkLoss, as_points, landmark_figures, landmark_loss, normalised_errors, to_pixels
+from distill.landmarks import (
+    LandmarkLoss,
+    as_points,
+    face_lengths,
+    landmark_figures,
+    landmark_loss,
+    normalised_errors,
+    to_pixels,
+)
 from distill.losses import label_cross_entropy
 from distill.markup import Normaliser
 
@@ -36,12 +44,7 @@ class Task(Protocol):
 
     @property
     def headline(self) -> str:
-        """Name of the one figure that a student is followed by, such as ``top1``."""
-        ...
-
-    @property
-    def falls(self) -> bool:
-        """Whether a lower headline is the better one."""
+        """Name of the one figure that a student is followed by, of :data:`distill.headlines.HEADLINES`."""
         ...
 
     def score(self, given: Answers) -> float:
@@ -53,6 +56,7 @@ class Task(Protocol):
 
         Raises:
             RunError: ``teacher_below_chance``.
+            InputError: ``invalid_value``, what was asked for cannot be measured on these images.
         """
         ...
 
@@ -82,7 +86,6 @@ class Classification:
     teacher: Answers
     label_part: ClassVar[str] = "ce"
     output_scale: ClassVar[float] = 1.0
-    falls: ClassVar[bool] = False
 
     @property
     def label_loss(self) -> Callable[[Tensor, Tensor], Tensor]:
@@ -127,6 +130,7 @@ _UNITS = 8.0
 """A side has so many units of the points' loss: in pixels the first steps at the usual rates would be far too long."""
 _NUM_CLUSTERS = 10
 _LISTED = 20
+_LEAST_LENGTH = 1e-3  # pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,11 +155,12 @@ class Landmarks:
     label_part: ClassVar[str] = "points"
     output_scale: ClassVar[float] = _UNITS
     headline: ClassVar[str] = "nme"
-    falls: ClassVar[bool] = True
 
     @property
     def label_loss(self) -> Callable[[Tensor, Tensor], Tensor]:
         scale = _UNITS / (self.image_size[0] * self.image_size[1]) ** 0.5
+        if self.loss == "l2":  # in pixels²
+            scale = scale**2
 
         def loss(outputs_BK: Tensor, targets_BLD: Tensor) -> Tensor:
             found, truth = (to_pixels(p, image_size=self.image_size) for p in (as_points(outputs_BK), targets_BLD))
@@ -168,6 +173,7 @@ class Landmarks:
         return float(self._errors(as_points(given.logits_NK)).mean())
 
     def check(self) -> str:
+        self._check_lengths()
         error = self.score(self.teacher)
         blind = float(self._errors(self.mean_shape_LD.expand_as(self.points_NLD)).mean())
         if not error < blind:
@@ -203,6 +209,19 @@ class Landmarks:
             }
             for i in distances_N.argsort(descending=True)[:_LISTED].tolist()
         ]
+
+    def _check_lengths(self) -> None:
+        """Readers leave out faces without the data set's own length; a request may ask for another."""
+        lengths_N = face_lengths(to_pixels(self.points_NLD, image_size=self.image_size), normaliser=self.normaliser)
+        if num_empty := int((lengths_N < _LEAST_LENGTH).sum()):
+            what = "the size of the box" if self.normaliser == "box" else "the distance of points {} and {}"
+            raise InputError(
+                "invalid_value",
+                f"In {num_empty} of {len(lengths_N)} test images {what.format(*self.normaliser)} is zero: errors "
+                "cannot be divided by it.",
+                hint='Name two points that never meet, such as the outer corners of the eyes, or take "auto".',
+                param="/landmarks/normaliser",
+            )
 
     def _errors(self, points_NLD: Tensor) -> Tensor:
         found, truth = (to_pixels(p, image_size=self.image_size) for p in (points_NLD, self.points_NLD))

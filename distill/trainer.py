@@ -11,17 +11,18 @@ import random
 import shutil
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from distill import checkpoint, events, plan, students
+from distill.headlines import HEADLINES
 from distill.method_specs import CEMethod, MethodSpec
 from distill.methods.srrl import SRRL
 from distill.networks.binarisation import pack_bits
-from distill.preparation import Prepared, TeacherFile, open_teacher, prepare
+from distill.preparation import TeacherFile, open_teacher, prepare
+from distill.prepared import Prepared
 from distill.published import published
 from distill.registry import load_student
 from distill.reporting import cost_figures
@@ -29,6 +30,8 @@ from distill.runs import Diverged, Material, Run
 from distill.spec import DistillSpec
 
 _MAX_ROLLBACKS = 2
+_LAYOUT = 2
+"""Of what a checkpoint holds; a job that goes on under another version of this number starts anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +131,11 @@ class _Job:
         state, refused = checkpoint.load_latest(self.checkpoints)
         for reason in refused:
             yield events.Log(level="warning", message=f"Checkpoint passed over: {reason}.")
-        if state is not None:
+        if state is not None and state.get("layout") != _LAYOUT:
+            yield events.Log(
+                level="warning", message="Checkpoint passed over: another version wrote it. The job starts anew."
+            )
+        elif state is not None:
             self._restore(state)
             yield events.Resumed(step=state["step"])
             yield from (m for m in self.history if m.step >= self.inputs.recorded_step)
@@ -141,15 +148,15 @@ class _Job:
             try:
                 for event in run.train_epoch():
                     yield self._noted(event)
+                score = self._evaluate(run)
             except Diverged as diverged:
                 yield self._roll_back(run, diverged)
                 continue
-            score = self._evaluate(run)
             if score is not None:
                 task = self.prepared.task
                 values = {f"{run.prefix}val/{task.headline}": score}
                 yield self._noted(events.Metric(step=run.step, epoch=run.epoch, values=values))
-                goodness = -score if task.falls else score
+                goodness = HEADLINES[task.headline].goodness(score)
                 if goodness >= run.best or run.epoch == epochs:
                     run.best = max(run.best, goodness)
                     yield self._publish(run)
@@ -168,12 +175,18 @@ class _Job:
 
         Always after the first and the last; between them whenever as many images were trained on as are
         evaluated, so that looking costs at most a third of what training does.
+
+        Raises:
+            Diverged: it is not finite; what is said of it would be no JSON.
         """
         material = run.material
         every = math.ceil(len(material.test_images_NCHW) / len(material.images_NCHW))
         if run.epoch not in (1, material.epochs) and run.epoch % every:
             return None
-        return self.prepared.task.score(run.evaluate())
+        score = self.prepared.task.score(run.evaluate())
+        if not math.isfinite(score):
+            raise run.diverged("An answer")
+        return score
 
     def _roll_back(self, run: Run, diverged: Diverged) -> events.Log:
         self.rollbacks += 1
@@ -193,6 +206,7 @@ class _Job:
         if self.written == run.step or not run.is_sound:
             return
         state = {
+            "layout": _LAYOUT,
             "step": run.step,
             "rollbacks": self.rollbacks,
             "history": [asdict(metric) for metric in self.history],
@@ -239,7 +253,7 @@ class _Job:
             "options": self.spec.student.options.model_dump(mode="json"),
             "num_classes": str(prepared.num_outputs),
             "in_channels": str(prepared.in_channels),
-            "image_size": list(prepared.image_shape[1:]),
+            "image_size": list(prepared.student_shape[1:]),
             "classes": prepared.classes,
             "task": prepared.task_name,
             "mean": prepared.mean,
@@ -258,7 +272,6 @@ class _Job:
     def _report(self, files: dict[events.RunName, Path]) -> dict[str, Any]:
         """Every network's figures; costs are measured on the very files that are handed out."""
         prepared, task = self.prepared, self.prepared.task
-        costs = partial(cost_figures, image_shape=prepared.image_shape)
         teacher = self.inputs.teacher
         found = {name: run.evaluate() for name, run in self.runs.items()}
         report: dict[str, Any] = {
@@ -272,7 +285,11 @@ class _Job:
             },
             "teacher": {
                 **task.figures(prepared.teacher_answers),
-                **costs(open_teacher(teacher)[0], num_bytes=teacher.path.stat().st_size),
+                **cost_figures(
+                    open_teacher(teacher)[0],
+                    image_shape=prepared.teacher_shape,
+                    num_bytes=teacher.path.stat().st_size,
+                ),
             },
             "baseline": None,
             "published": published(self.spec, teacher=teacher.architecture, num_classes=prepared.num_outputs),
@@ -281,7 +298,7 @@ class _Job:
         for name, path in files.items():
             report[name] = {
                 **task.figures(found[name]),
-                **costs(load_student(path), num_bytes=path.stat().st_size),
+                **cost_figures(load_student(path), image_shape=prepared.student_shape, num_bytes=path.stat().st_size),
                 **task.likeness(found[name]),
             }
         return report

@@ -65,13 +65,23 @@ class Figures(TypedDict, total=False):
     top1: float
     top5: float
     ece: float
-    parameters: int
-    macs: int
-    bytes: int
-    latency_ms: float
+    per_class: list[float | None]
+    nmi_to_labels: float
+    nme: float
+    failure_rate: float
+    auc: float
+    nme_to_teacher: float
     agreement: float
     kl_to_teacher: float
     cka: float
+    nmi_to_teacher: float
+    parameters: int
+    binary_parameters: int
+    macs: int
+    binary_macs: int
+    operations: int
+    bytes: int
+    latency_ms: float
 
 
 class Published(TypedDict):
@@ -94,6 +104,7 @@ class Report(TypedDict, total=False):
     student: Figures
     baseline: Figures | None
     published: Published | None
+    task: str
     head: str
     method: str
 

@@ -17,7 +17,7 @@ from limbeck.console import say
 from limbeck.errors import CommandError, Unreachable
 from limbeck.results import Sweep, SweepChild
 from limbeck.submit import Request, read_object, request_of, with_inputs
-from service.sweep_figures import COLUMNS, SEED_PATH
+from service.sweep_figures import COLUMNS, SEED_PATH, headline_in
 
 _POLL = 1.0  # seconds
 _PATIENCE = 60.0  # seconds that the service may be away, say for a restart
@@ -96,11 +96,11 @@ def watch_sweep(client: Client, sweep_id: str, *, out: Console) -> Sweep:
 
 def ending(child: SweepChild) -> str:
     """How a job ended: ``compare · srrl · seed 0: 88.54 % in 24 s``."""
-    top1, seconds = child["figures"].get("student_top1"), child["figures"].get("seconds")
+    judged, seconds = headline_in(child["figures"]), child["figures"].get("seconds")
     if child["status"] != "succeeded":
         reason = (child.get("error") or {}).get("message")
         return f"{child['name']}: {child['status']}" + (f" - {reason}" if reason else "")
-    found = f"{top1:.2%}" if top1 is not None else "done"
+    found = f"{judged[0].mark}{judged[1]:.2%}" if judged is not None else "done"
     return f"{child['name']}: {found}" + (f" in {seconds:.0f} s" if seconds is not None else "")
 
 
@@ -112,7 +112,8 @@ def standing(sweep: Sweep) -> str:
 def sweep_table(sweep: Sweep) -> Table:
     """The comparison: mean ± sample standard deviation over the jobs of each row that succeeded."""
     rows = sweep["table"]
-    columns = [column for column in COLUMNS if any(row["figures"][column.figure]["n"] for row in rows)]
+    # A service of another version may lack a figure.
+    columns = [c for c in COLUMNS if any(c.figure in row["figures"] and row["figures"][c.figure]["n"] for row in rows)]
     lacking = not all(row["is_complete"] for row in rows)
     table = Table(
         title="Measured on the test images, mean ± sd", caption="* not all of its jobs succeeded" if lacking else None
@@ -121,8 +122,8 @@ def sweep_table(sweep: Sweep) -> Table:
         if axis["path"] != SEED_PATH:
             table.add_column(escape(axis["path"]))
     table.add_column("jobs", justify="right")
-    for column in columns:
-        table.add_column(column.title, justify="right", style="bold" if column.figure == "student_top1" else None)
+    for number, column in enumerate(columns):
+        table.add_column(column.title, justify="right", style="bold" if number == 0 else None)
     for row in rows:
         labels = [escape(coordinate["label"]) for coordinate in row["point"]]
         jobs = str(row["num_jobs"]) if row["is_complete"] else f"{row['num_finished']} of {row['num_jobs']} *"

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from distill.headlines import HEADLINES, Headline, Side, headline_of
 from limbeck.client import Client
 from limbeck.console import say
 from limbeck.errors import Unreachable
@@ -17,32 +18,47 @@ from limbeck.results import Job, JobEvent
 _POLL = 0.5  # seconds; progress is no event of the stream, it has to be asked for
 _PATIENCE = 60.0  # seconds that the service may be away, say for a restart
 _RUN_NAMES = {"student": "student", "baseline": "labels alone"}
-_ACCURACY = {"student": "val/top1", "baseline": "baseline/val/top1", "teacher": "teacher/val/top1"}
+_SIDES: tuple[Side, ...] = ("student", "baseline", "teacher")
 
 
 @dataclass
 class Board:
-    """What is known of a job; accuracies are shares of 1, by network."""
+    """What is known of a job; its headline, and the values of that by network."""
 
     job: Job
-    accuracy: dict[str, float] = field(default_factory=dict)
+    headline: Headline | None = None
+    values: dict[str, float] = field(default_factory=dict)
 
-    def take(self, event: JobEvent) -> bool:
-        """Note a metric; True when an accuracy came with it."""
-        values = event.data.get("values") or {}
-        new = {who: values[name] for who, name in _ACCURACY.items() if name in values}
-        self.accuracy |= new
-        return event.type == "metric" and bool(new)
+    def take(self, event: JobEvent) -> set[str]:
+        """Note a metric; the networks whose headline came with it."""
+        said = event.data.get("values") or {}
+        new: dict[str, float] = {}
+        for headline in HEADLINES.values():
+            found: dict[str, float] = {side: said[name] for side in _SIDES if (name := headline.metric(side)) in said}
+            if found:
+                self.headline, new = headline, found
+        self.values |= new
+        return set(new)
 
     def update(self, job: Job) -> None:
         """Note the job's state."""
         self.job = job
-        top1 = ((job.get("metrics") or {}).get("teacher") or {}).get("top1")
-        if top1 is not None:
-            self.accuracy["teacher"] = top1
+        teacher = (job.get("metrics") or {}).get("teacher") or {}
+        if headline := headline_of(teacher):
+            self.headline, self.values["teacher"] = headline, teacher[headline.name]
+
+    def value_of(self, who: str) -> str:
+        """A student's newest value beside the teacher's; empty before the first one."""
+        if self.headline is None or who not in self.values:
+            return ""
+        places = self.headline.decimals
+        mine = f"{self.headline.mark}{self.values[who]:.{places}%}"
+        if self.headline.against_teacher or "teacher" not in self.values:
+            return mine
+        return f"{mine} (teacher {self.values['teacher']:.{places}%})"
 
     @property
-    def headline(self) -> str:
+    def standing(self) -> str:
         """Status and phase in words."""
         status, phase = self.job["status"], self.job.get("phase")
         if status == "running" and phase:
@@ -69,7 +85,7 @@ class View(Protocol):
 
     def show(self, board: Board) -> None: ...
 
-    def event(self, board: Board, event: JobEvent) -> None: ...
+    def event(self, board: Board, event: JobEvent, *, measured: set[str]) -> None: ...
 
     def close(self) -> None: ...
 
@@ -101,8 +117,7 @@ def _follow(client: Client, board: Board, view: View) -> None:
             view.show(board)
             for event in client.past_events(job_id, after=seen):
                 seen = event.id
-                board.take(event)
-                view.event(board, event)
+                view.event(board, event, measured=board.take(event))
             last_answer = time.monotonic()
         except Unreachable:
             if time.monotonic() - last_answer > _PATIENCE:
@@ -118,22 +133,19 @@ class Lines:
 
     def __init__(self, out: Console) -> None:
         self._out = out
-        self._headline = ""
+        self._standing = ""
 
     def show(self, board: Board) -> None:
-        if board.headline != self._headline:
-            self._headline = board.headline
-            say(self._out, self._headline)
+        if board.standing != self._standing:
+            self._standing = board.standing
+            say(self._out, self._standing)
 
-    def event(self, board: Board, event: JobEvent) -> None:
+    def event(self, board: Board, event: JobEvent, *, measured: set[str]) -> None:
         if event.type == "log":
             say(self._out, f"  {event.data.get('message', '')}")
-            return
-        new = event.data.get("values") or {}
-        for who in ("student", "baseline"):
-            if event.type == "metric" and _ACCURACY[who] in new:
-                epoch = event.data.get("epoch", "?")
-                say(self._out, f"  {_RUN_NAMES[who]}: epoch {epoch}, {_beside_teacher(board, who)}")
+        for who, name in _RUN_NAMES.items():
+            if who in measured:
+                say(self._out, f"  {name}: epoch {event.data.get('epoch', '?')}, {board.value_of(who)}")
 
     def close(self) -> None:
         return
@@ -158,13 +170,13 @@ class Bars:
         if run in _RUN_NAMES and progress.get("epochs"):
             speed = progress.get("images_per_second") or 0.0
             where = f"epoch {progress['epoch']}/{progress['epochs']}  {speed:,.0f} images/s"
-            self._set(run, progress["epoch"], progress["epochs"], f"{where}  {_beside_teacher(board, run)}")
+            self._set(run, progress["epoch"], progress["epochs"], f"{where}  {board.value_of(run)}")
         for earlier in set(self._tasks) & set(_RUN_NAMES) - {run}:
             total = next(t.total for t in self._progress.tasks if t.id == self._tasks[earlier])
-            self._set(earlier, total or 1, total or 1, _beside_teacher(board, earlier))
+            self._set(earlier, total or 1, total or 1, board.value_of(earlier))
         percent = 100.0 if board.job["status"] == "succeeded" else progress.get("percent") or 0.0
         left = progress.get("eta_seconds")
-        note = board.headline if left is None else f"{board.headline}  {_clock(left)} left"
+        note = board.standing if left is None else f"{board.standing}  {_clock(left)} left"
         self._set("job", percent, 100.0, note)
 
     def _set(self, name: str, done: float, total: float, note: str) -> None:
@@ -173,19 +185,12 @@ class Bars:
             self._tasks[name] = self._progress.add_task(label, total=total, note=note)
         self._progress.update(self._tasks[name], completed=done, total=total, note=note)
 
-    def event(self, board: Board, event: JobEvent) -> None:
+    def event(self, board: Board, event: JobEvent, *, measured: set[str]) -> None:
         if event.type == "log":
             self._progress.console.print(f"  {event.data.get('message', '')}", markup=False, style="dim")
 
     def close(self) -> None:
         self._progress.stop()
-
-
-def _beside_teacher(board: Board, who: str) -> str:
-    mine, teacher = board.accuracy.get(who), board.accuracy.get("teacher")
-    if mine is None:
-        return ""
-    return f"{mine:.1%}" if teacher is None else f"{mine:.1%} (teacher {teacher:.1%})"
 
 
 def _clock(seconds: float) -> str:

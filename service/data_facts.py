@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from distill.compatibility import TaskName
+from distill.markup import Markup, Normaliser
 from models import Dataset
 
 
@@ -22,6 +23,8 @@ class DataFacts:
     image: dict[str, int]
     can_flip: bool
     """Whether a mirrored image still has known labels."""
+    normaliser: Normaliser | None
+    """Of points: the length that errors are divided by."""
 
     @classmethod
     def of(cls, dataset: Dataset) -> DataFacts:
@@ -37,6 +40,7 @@ class DataFacts:
             num_points=report.get("num_points", 0),
             image=report["image"],
             can_flip=task == "classification" or report.get("flip_pairs") is not None,
+            normaliser=Markup.from_json(report).normaliser if task == "landmarks" else None,
         )
 
     @property

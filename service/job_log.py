@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from distill import events
+from distill.headlines import HEADLINES
 from models import Attempt, Job, JobEvent
 
 
@@ -59,24 +60,18 @@ def apply(session: Session, job: Job, event: events.Event) -> None:
             raise AssertionError(f"{event!r} is the supervisor's, not a record")
 
 
-HEADLINES = ("top1", "agreement", "nme")
-"""What students are followed by: accuracy, without labels agreement with the teacher, or the error of points."""
-FALLING = frozenset({"nme"})
-"""Headlines of which less is better."""
-
-
 def _merge(metrics: dict[str, Any], event: events.Metric) -> dict[str, Any]:
     """``metrics`` of the job: the teacher's, the best and the last evaluation, the baseline's last."""
     merged = dict(metrics)
-    for name in HEADLINES:
-        if (teacher := event.values.get(f"teacher/val/{name}")) is not None:
+    for name, headline in HEADLINES.items():
+        if (teacher := event.values.get(headline.metric("teacher"))) is not None:
             merged["teacher"] = {name: teacher}
-        if (value := event.values.get(f"val/{name}")) is not None:
+        if (value := event.values.get(headline.metric("student"))) is not None:
             last = {name: value, "epoch": event.epoch}
             merged["last"] = last
             best = merged.get("best", last)[name]
-            if value <= best if name in FALLING else value >= best:
+            if headline.goodness(value) >= headline.goodness(best):
                 merged["best"] = last
-        if (baseline := event.values.get(f"baseline/val/{name}")) is not None:
+        if (baseline := event.values.get(headline.metric("baseline"))) is not None:
             merged["baseline"] = {name: baseline, "epoch": event.epoch}
     return merged

@@ -141,6 +141,7 @@ def fit(spec: DistillSpec, *, teacher: Teacher, dataset: Dataset, new_rows: Sequ
             num_labelled=data.num_labelled,
             image_size=data.image_size,
             can_flip=data.can_flip,
+            normaliser=data.normaliser,
         ).model_copy(
             update={"teacher": TeacherRef(id=teacher.id), "dataset": DatasetRef(id=dataset.id, format=_format(dataset))}
         )
@@ -169,7 +170,7 @@ def _check_method(spec: DistillSpec, teacher: Teacher, dataset: Dataset) -> None
 
 def _side(name: str, options: NetworkOptions) -> Side:
     blueprint = architectures.blueprint(name, options=options)
-    return Side(name=name, num_stages=len(blueprint.widths), pools=True)
+    return Side(name=name, num_stages=len(blueprint.widths), pools=blueprint.pools)
 
 
 def _prepared_before(session: Session, row: Dataset | None) -> Dataset | None:
@@ -197,7 +198,7 @@ def _format(dataset: Dataset) -> DatasetFormat:
 
 
 def _check_pair(spec: DistillSpec, teacher: Teacher, data: DataFacts) -> None:
-    errors = [*_head_errors(teacher, data), *_landmark_errors(spec, data)]
+    errors = [*_head_errors(teacher, data), *_student_errors(spec, data), *_landmark_errors(spec, data)]
     if teacher.in_channels != data.image["channels"]:
         errors.append(
             InputError(
@@ -228,6 +229,25 @@ def _head_errors(teacher: Teacher, data: DataFacts) -> Iterator[InputError]:
             f"The teacher has {teacher.num_classes} classes, the data set {data.num_classes}.",
             hint="Use a teacher that was trained on these classes, or the data of its classes.",
             param="/teacher/id",
+        )
+
+
+def _student_errors(spec: DistillSpec, data: DataFacts) -> Iterator[InputError]:
+    name = spec.student.architecture
+    blueprint = architectures.blueprint(name, options=spec.student.options)
+    if not blueprint.has_linear_head:
+        yield InputError(
+            "invalid_value",
+            f"The logits of {name} are not linear in one penultimate feature, which every method reads.",
+            hint="Take a network that GET /networks gives roles.",
+            param="/student/architecture",
+        )
+    if not blueprint.takes_channels(data.image["channels"]):
+        yield InputError(
+            "invalid_value",
+            f"{name} takes images in colour only, and the data set's have {data.image['channels']} channels.",
+            hint="Take another network, or send the images in colour.",
+            param="/student/architecture",
         )
 
 

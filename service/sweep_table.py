@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from models import TERMINAL, JobStatus
-from service.sweep_figures import FIGURES, SEED_PATH
+from service.sweep_figures import FIGURES, SEED_PATH, gain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +37,8 @@ class Child:
         """Of ``sweep_figures.FIGURES``, all None unless the job succeeded: half a training is no measurement."""
         if self.status != JobStatus.SUCCEEDED:
             return dict.fromkeys(FIGURES)
-        student, baseline = self.reported["student_top1"], self.reported["baseline_top1"]
-        gain = student - baseline if student is not None and baseline is not None else None
         seconds = (self.finished_at - self.started_at).total_seconds() if self.finished_at and self.started_at else None
-        found = {**self.reported, "gain": gain, "seconds": seconds}
+        found = {**self.reported, "gain": gain(self.reported), "seconds": seconds}
         return {name: found[name] for name in FIGURES}
 
 

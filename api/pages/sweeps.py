@@ -8,7 +8,7 @@ from typing import Any
 from api.pages import wording
 from models import JobStatus, Sweep
 from service import sweep_table, sweep_views
-from service.sweep_figures import COLUMNS, SEED_PATH, Column
+from service.sweep_figures import COLUMNS, SEED_PATH, Column, headline_in
 from service.sweep_table import Child, Row
 from service.sweep_views import Standing
 
@@ -97,4 +97,5 @@ def _now(child: Child) -> str:
 
 
 def _student(child: Child) -> str:
-    return wording.percent(child.figures["student_top1"])
+    judged = headline_in(child.figures)
+    return wording.percent(judged[1] if judged is not None else None)

@@ -7,6 +7,8 @@ from typing import Any
 
 from api.job_schemas import ArtifactSchema, progress_of
 from api.pages import chart, sweeps, wording
+from distill.headlines import Headline
+from distill.method_names import student_title
 from distill.published import in_words
 from models import Job, JobStatus
 from service import job_views, results, sweep_views
@@ -36,12 +38,8 @@ def _row(job: Job) -> dict[str, Any]:
 def job_state(job: Job) -> dict[str, Any]:
     """What changes while a job runs."""
     artifacts = results.listing(job.id)
-    epochs = (job.config_resolved or {}).get("training", {}).get("epochs")
-    names = ["val/top1", "baseline/val/top1"]
-    series = job_views.series(job.id, names=names) if job.metrics else {}
-    drawn = chart.draw(
-        series, teacher=job.metrics.get("teacher", {}).get("top1"), epochs=epochs if isinstance(epochs, int) else 1
-    )
+    headline = wording.headline_of_job(job)
+    drawn = _chart(job, headline) if headline is not None else None
     return {
         **_state(job),
         "chart": dataclasses.asdict(drawn) if drawn is not None else None,
@@ -49,10 +47,21 @@ def job_state(job: Job) -> dict[str, Any]:
         "layout": [
             job.is_terminal,
             [row.name for row in artifacts],
-            bool(drawn) and [line.name for line in drawn.lines] if drawn else [],
+            ([line.name for line in drawn.lines], len(drawn.y_ticks)) if drawn is not None else None,
             job.attempt,
+            headline and headline.name,
         ],
     }
+
+
+def _chart(job: Job, headline: Headline) -> chart.Chart | None:
+    epochs = (job.config_resolved or {}).get("training", {}).get("epochs")
+    return chart.draw(
+        job_views.series(job.id, names=[headline.metric("student"), headline.metric("baseline")]),
+        headline=headline,
+        teacher=None if headline.against_teacher else job.metrics.get("teacher", {}).get(headline.name),
+        epochs=epochs if isinstance(epochs, int) else 1,
+    )
 
 
 def _state(job: Job) -> dict[str, Any]:
@@ -69,20 +78,23 @@ def _state(job: Job) -> dict[str, Any]:
 
 def job_page(job: Job) -> dict[str, Any]:
     """Everything on a job's page."""
-    rows = job_views.events(job.id, types=["log"], limit=_LOG_LINES, newest=True)
+    log = job_views.events(job.id, types=["log"], limit=_LOG_LINES, newest=True)
+    side_by_side = columns(job)
+    headline = wording.headline_of_job(job)
     return {
         "job": job,
         "sweep_title": sweeps.title(sweep_views.get(job.sweep_id)) if job.sweep_id else "",
         "title": title(job),
         "pair": pair(job),
         "state": job_state(job),
-        "columns": columns(job),
+        "columns": side_by_side,
+        "rows": wording.rows_of([figures for _, figures in side_by_side]),
+        "has_rivals": headline is None or not headline.against_teacher,
         "artifacts": [ArtifactSchema.of(row) for row in results.listing(job.id)],
         "student_name": STUDENT,
         "attempts": job_views.attempts(job.id),
         "settings": settings_of(job),
-        "log": [(row.at, row.data["level"], row.data["message"]) for row in rows],
-        "rows": [row for row in wording.ROWS if row[1] != "published" or (job.report or {}).get("published")],
+        "log": [(row.at, row.data["level"], row.data["message"]) for row in log],
         "published": in_words((job.report or {}).get("published")),
     }
 
@@ -101,11 +113,10 @@ def pair(job: Job) -> str:
 def columns(job: Job) -> list[tuple[str, dict[str, Any]]]:
     """The networks of the report, from the teacher on."""
     report = job.report or {}
-    method = str(report.get("method", "")).upper()
     named = [
         ("Teacher", "teacher", "teacher_top1"),
         ("Student, labels alone", "baseline", "baseline_top1"),
-        (f"Student by {method}" if method else "Student", "student", "top1"),
+        (student_title(report.get("method")), "student", "top1"),
     ]
     published = report.get("published") or {}
     return [(name, {**report[side], "published": published.get(key)}) for name, side, key in named if report.get(side)]

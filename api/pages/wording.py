@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from markupsafe import Markup, escape
 
 from api.job_schemas import ProgressSchema, progress_of, waiting_for
+from distill.headlines import Headline, headline_of
 from models import Job, JobStatus, utcnow
 
 _PHASES = {
@@ -61,14 +63,16 @@ def _running(job: Job) -> str:
 
 def _done(job: Job) -> str:
     report = job.report or {}
-    student, baseline = report.get("student") or {}, report.get("baseline") or {}
-    if "top1" not in student:
+    figures, baseline = report.get("student") or {}, report.get("baseline") or {}
+    headline = headline_of(figures)
+    if headline is None:
         return "Done"
-    if "top1" not in baseline:
-        return f"Done: the student is right on {percent(student['top1'])} of the test images"
-    gain = 100 * (student["top1"] - baseline["top1"])
-    side = "above" if gain >= 0 else "below"
-    return f"Done: {percent(student['top1'])} correct, {abs(gain):.2f} points {side} the same student on labels alone"
+    value, plain = figures[headline.name], baseline.get(headline.name)
+    if plain is None:
+        return f"Done: the student {headline.clause.format(percent(value))}"
+    gap = 100 * (value - plain)
+    side = "above" if gap >= 0 else "below"
+    return f"Done: {percent(value)} {headline.verdict}, {abs(gap):.2f} points {side} the same student on labels alone"
 
 
 def _epochs(job: Job) -> str:
@@ -76,19 +80,30 @@ def _epochs(job: Job) -> str:
     return f"{count} epoch{'' if count == 1 else 's'}; the student so far is kept"
 
 
+def headline_of_job(job: Job) -> Headline | None:
+    """What its students are followed by; None until something was measured."""
+    sides = [*job.metrics.values(), (job.report or {}).get("student")]
+    return next(filter(None, map(headline_of, sides)), None)
+
+
 def facts(progress: ProgressSchema | None, job: Job) -> dict[str, str]:
     """The live numbers of a job, by the name under which the page shows them."""
-    # The report is of the files that are handed out, and so has the last word.
-    metrics, report = job.metrics, job.report or {}
-    top1 = {
-        side: (report.get(side) or metrics.get("best" if side == "student" else side) or {}).get("top1")
-        for side in ("student", "teacher", "baseline")
-    }
+    headline = headline_of_job(job)
     return {
-        **{side: percent(share) for side, share in top1.items()},
+        **{side: percent(_value(job, side, headline)) for side in ("student", "teacher", "baseline")},
+        "measure": headline.noun if headline else "",
         "speed": f"{progress.images_per_second:,.0f} images/s" if progress else "–",
         "steps": f"{progress.step:,} of {progress.total_steps:,}" if progress else "–",
     }
+
+
+def _value(job: Job, side: str, headline: Headline | None) -> float | None:
+    if headline is None or (headline.against_teacher and side == "teacher"):
+        return None
+    # The report is of the files that are handed out, and so has the last word.
+    figures = (job.report or {}).get(side) or job.metrics.get("best" if side == "student" else side) or {}
+    value: float | None = figures.get(headline.name)
+    return value
 
 
 def duration(seconds: float | None) -> str:
@@ -145,14 +160,42 @@ def milliseconds(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f} ms"
 
 
+def decimals(value: float | None) -> str:
+    """0.123."""
+    return "–" if value is None else f"{value:.3f}"
+
+
 ROWS: list[tuple[str, str, Any]] = [
     ("Accuracy", "top1", percent),
     ("Accuracy as published", "published", percent),
     ("Top 5", "top5", percent),
+    ("Calibration error", "ece", percent),
+    ("Mean error of points", "nme", percent),
+    ("Images off by more than 10 %", "failure_rate", percent),
+    ("Area under the curve of errors up to 10 %", "auc", percent),
     ("Agrees with the teacher", "agreement", percent),
+    ("KL to the teacher", "kl_to_teacher", decimals),
+    ("Mean distance from the teacher's points", "nme_to_teacher", percent),
+    ("CKA of features with the teacher's", "cka", decimals),
+    ("Clusters shared with the teacher (NMI)", "nmi_to_teacher", decimals),
+    ("Clusters that are the classes (NMI)", "nmi_to_labels", decimals),
     ("Parameters", "parameters", count),
+    ("Binary weights", "binary_parameters", count),
     ("Multiply-adds per image", "macs", count),
+    ("Multiply-adds of signs per image", "binary_macs", count),
+    ("Operations per image (64 signs count as one)", "operations", count),
     ("File", "bytes", size),
     ("CPU time per image", "latency_ms", milliseconds),
 ]
 """Of the table of results: what it says, the key in the report, how it is shown."""
+_OF_BINARY = {"binary_parameters", "binary_macs", "operations"}
+
+
+def rows_of(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, Any]]:
+    """The rows in which these columns say anything; what counts signs only where some network has them."""
+    is_binary = any(figures.get("binary_parameters") for figures in columns)
+    return [
+        row
+        for row in ROWS
+        if any(figures.get(row[1]) is not None for figures in columns) and (is_binary or row[1] not in _OF_BINARY)
+    ]

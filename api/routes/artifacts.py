@@ -12,7 +12,8 @@ from starlette.types import Receive, Scope, Send
 
 from api import ranges
 from api.deps import IfNoneMatch, JobId, etag_matches
-from api.job_schemas import ArtifactSchema, ReportSchema
+from api.job_schemas import ArtifactSchema
+from api.report_schemas import ReportSchema
 from api.schemas import Listing
 from models import Artifact
 from service import job_views, results

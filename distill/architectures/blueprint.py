@@ -43,10 +43,37 @@ class Blueprint(ABC):
     family: ClassVar[str]
     first_layer: ClassVar[str]
     """Name of the convolution that sees the images."""
-    classifier: ClassVar[str]
-    """Name of the last linear layer."""
-    input: ClassVar[ImageInput] = ImageInput()
-    preprocessing: ClassVar[Preprocessing] = Preprocessing()
+    is_complete: ClassVar[bool] = True
+    """Whether ``state_shapes`` has every tensor; else those of the classifiers alone."""
+
+    @property
+    @abstractmethod
+    def classifier(self) -> str:
+        """Name of the last linear layer."""
+
+    @property
+    def input(self) -> ImageInput:
+        """The images that it is made for."""
+        return ImageInput()
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What its published weights expect."""
+        return Preprocessing()
+
+    @property
+    def pools(self) -> bool | None:
+        """Whether the classifier reads the mean of a last map; None when only building it tells."""
+        return True
+
+    def takes_channels(self, in_channels: int) -> bool:
+        """Whether it can be built for images of so many channels."""
+        return True
+
+    @property
+    def has_linear_head(self) -> bool:
+        """Whether the logits are linear in a penultimate feature; else no method has anything to hold on to."""
+        return True
 
     @property
     def feature_width(self) -> int:
@@ -58,8 +85,11 @@ class Blueprint(ABC):
         """How many numbers are trained (running statistics are not)."""
 
     @abstractmethod
-    def macs(self, *, num_classes: int, in_channels: int, image_size: Size) -> int:
-        """Multiply-adds of one image (height, width) in convolutions and the classifier, of real numbers."""
+    def macs(self, *, num_classes: int, in_channels: int, image_size: Size) -> int | None:
+        """Multiply-adds of one image (height, width) in convolutions and linear layers, of real numbers.
+
+        None where they are not known.
+        """
 
     def binary_macs(self, *, image_size: Size) -> int:
         """Multiply-adds of signs."""

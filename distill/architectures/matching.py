@@ -58,6 +58,8 @@ def match_state(name: str, shapes: Mapping[str, Shape], *, options: Options, par
     check(name, options=options, param=param)
     plan = blueprint(name, options=options)
     state = _State.read(shapes)
+    if not plan.is_complete:
+        return state.facts_by_head(name, plan, param=param)
     differences = state.differences(plan)
     if not differences.any:
         return TeacherFacts(state.num_classes(plan), state.in_channels(plan), plan.feature_width)
@@ -120,6 +122,35 @@ class _State:
     def dimension(self, name: str, axis: int, *, rank: int) -> int:
         shape = self.shapes.get(name, ())
         return shape[axis] if len(shape) == rank else UNKNOWN
+
+    def facts_by_head(self, name: str, plan: Blueprint, *, param: str) -> TeacherFacts:
+        """What can be told without knowing every tensor: a worker compares the rest when it builds the network.
+
+        Raises:
+            InputError: ``state_dict_mismatch``, the classifiers are missing or of another width;
+                ``teacher_head_unsupported``, the network has none.
+        """
+        if not plan.has_linear_head:
+            message = f"The logits of {name} are not linear in one penultimate feature."
+            raise InputError("teacher_head_unsupported", message, hint="Take another teacher.", param=param)
+        expected = plan.state_shapes(num_classes=UNKNOWN, in_channels=UNKNOWN)
+        wrong = [
+            {"name": key, "expected": [None, width], "found": list(self.shapes.get(key, ()))}
+            for key, (_, width) in expected.items()
+            if self.shapes.get(key, ())[1:] not in ((width,), (width, 1, 1))
+        ]
+        if wrong:
+            raise InputError(
+                "state_dict_mismatch",
+                f"The weights do not fit {name}: {wrong[0]['name']} should read {wrong[0]['expected'][1]} features.",
+                hint="Send the state_dict of timm.create_model of that name",
+                param=param,
+                details={"missing": [], "unexpected": [], "misshapen": wrong[:NUM_REPORTED]},
+            )
+        num_classes = self.shapes[next(iter(expected))][0]
+        # The first layer has no name here; but only it has weights of three input channels, if the images have.
+        colour = any(len(shape) == 4 and shape[1] == 3 for shape in self.shapes.values())
+        return TeacherFacts(num_classes, 3 if colour else 1, plan.feature_width)
 
     def num_classes(self, plan: Blueprint) -> int:
         return self.dimension(f"{plan.classifier}.weight", 0, rank=2)

@@ -9,7 +9,18 @@ import difflib
 from dataclasses import asdict
 from typing import Any
 
-from distill.architectures import binary, mobilenetv2, resnet, resnet4stage, shufflenetv1, shufflenetv2, vgg, wrn
+from distill.architectures import (
+    binary,
+    mobilenetv2,
+    resnet,
+    resnet4stage,
+    shufflenetv1,
+    shufflenetv2,
+    timm,
+    timm_names,
+    vgg,
+    wrn,
+)
 from distill.architectures.blueprint import Blueprint, Family
 from distill.architectures.layers import Shape, Size
 from distill.architectures.options import PLAIN, Options
@@ -24,6 +35,7 @@ FAMILIES: tuple[Family, ...] = (
     shufflenetv1.FAMILY,
     shufflenetv2.FAMILY,
     binary.FAMILY,
+    timm.FAMILY,
 )
 
 
@@ -57,14 +69,19 @@ def _read(name: str, options: Options, param: str | None) -> Blueprint:
         if found is not None:
             _check_options(name, family, options, param)
             return found
-    plain = name[:64].lower().replace("-", "_")
     raise InputError(
         "architecture_unknown",
         f"There is no network called {name[:64]!r}.",
         hint="GET /networks lists them",
         param=param,
-        did_you_mean=difflib.get_close_matches(plain, names(), n=3),
+        did_you_mean=_nearest(name),
     )
+
+
+def _nearest(name: str) -> list[str]:
+    if name.startswith(timm_names.PREFIX):
+        return timm_names.nearest(name)
+    return difflib.get_close_matches(name[:64].lower().replace("-", "_"), names(), n=3)
 
 
 def _check_options(name: str, family: Family, options: Options, param: str | None) -> None:
@@ -89,8 +106,8 @@ def parameters(name: str, *, options: Options, num_classes: int, in_channels: in
     return blueprint(name, options=options).parameters(num_classes=num_classes, in_channels=in_channels)
 
 
-def macs(name: str, *, options: Options, num_classes: int, in_channels: int, image_size: Size) -> int:
-    """Multiply-adds of one image (height, width) in convolutions and the classifier."""
+def macs(name: str, *, options: Options, num_classes: int, in_channels: int, image_size: Size) -> int | None:
+    """Multiply-adds of one image (height, width) in convolutions and linear layers; None where not known."""
     plan = blueprint(name, options=options)
     return plan.macs(num_classes=num_classes, in_channels=in_channels, image_size=image_size)
 
@@ -103,10 +120,10 @@ def feature_width(name: str, *, options: Options) -> int:
 def catalog(q: str = "") -> list[dict[str, Any]]:
     """The listed networks whose name contains ``q``, ready for JSON, at 100 classes and images as they are made for.
 
-    A wide ResNet that is not listed appears when ``q`` is its full name.
+    A wide ResNet that is not listed appears when ``q`` is its full name; those of timm when ``q`` says anything.
     """
     wanted = q.strip().lower()
-    found = [name for name in names() if wanted in name]
+    found = [name for name in [*names(), *(timm_names.names() if wanted else [])] if wanted in name]
     if not found and family_of(wanted) is not None:
         found = [wanted]
     return [_catalog_entry(name) for name in found]
@@ -125,5 +142,6 @@ def _catalog_entry(name: str) -> dict[str, Any]:
         "binary_macs": plan.binary_macs(image_size=image_size),
         "input": asdict(plan.input),
         "preprocessing": asdict(plan.preprocessing),
-        "roles": ["teacher", "student"],
+        "pools": plan.pools,
+        "roles": ["teacher", "student"] if plan.has_linear_head else [],
     }

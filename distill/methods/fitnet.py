@@ -10,14 +10,17 @@ from distill.map_losses import map_distance, pool
 from distill.method_specs import FitNetSettings
 from distill.pairs import MapShape, Pair
 
+_LARGEST_KERNEL = 8
+
 
 class Regressor(nn.Module):
     """A convolution with bias that makes the teacher's shape of the student's, batch norm, ReLU.
 
     The convolution is that of the CRD benchmark, where one of its kinds fits height and width exactly: 1x1 for equal
     sizes, 3x3 of stride 2 for half of it (of 7 this is 4), a transposed 4x4 of stride 2 for twice of it (and 3x3 for
-    one less), else one without padding of the kernel 1 + difference. Where a side of the teacher's map is larger
-    and not by this, 1x1 on what is pooled to the smaller size; the teacher's map is then pooled by the loss.
+    one less), else one without padding of the kernel 1 + difference, of at most 8. Where the sizes are further
+    apart, or a side of the teacher's map is larger and not by this, 1x1 on what is pooled to the smaller size; the
+    teacher's map is then pooled by the loss.
 
     Args:
         student: (C, H, W) of the student's map.
@@ -82,7 +85,7 @@ def _convolution(student: MapShape, teacher: MapShape) -> tuple[nn.Module, tuple
     if source != target and all(t in (2 * s - 1, 2 * s) for s, t in sides):
         height, width = (4 + t - 2 * s for s, t in sides)
         return nn.ConvTranspose2d(width_in, width_out, (height, width), stride=2, padding=1), None
-    if all(s >= t for s, t in sides):
+    if all(0 <= s - t < _LARGEST_KERNEL for s, t in sides):
         height, width = (1 + s - t for s, t in sides)
         return nn.Conv2d(width_in, width_out, (height, width)), None
     height, width = (min(side) for side in sides)

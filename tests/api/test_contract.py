@@ -151,6 +151,8 @@ class TestCatalog:
             "parameters": 812_836,
             "input": {"channels": 3, "height": 32, "width": 32, "fixed": False},
             "preprocessing": {"mean": None, "std": None, "interpolation": "bilinear"},
+            "binary_macs": 0,
+            "pools": True,
             "roles": ["teacher", "student"],
         }
 

@@ -61,6 +61,13 @@ class TestPointers:
             ({"metadata": {"a/b": 5}}, "/metadata/a~1b", "invalid_value", []),
             ({"training": {"learning_rate": "fast"}}, "/training/learning_rate", "invalid_value", []),
             ({"name": 7}, "/name", "invalid_value", []),
+            ({"landmarks": {"losss": "l1"}}, "/landmarks/losss", "unknown_field", ["loss"]),
+            (
+                {"method": {"type": "srrl", "srrl": {"feature_stages": ["last", "stage0"]}}},
+                "/method/srrl/feature_stages/1",
+                "invalid_value",
+                [],
+            ),
         ],
     )
     def test_a_flaw_is_found_where_it_is(

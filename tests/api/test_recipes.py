@@ -160,7 +160,7 @@ def test_a_job_s_page_shows_published_beside_measured(client: httpx.Client, runn
     assert shown == ["79.50 %", "76.97 %", "79.58 %"]
     for said in (
         "SRRL: WRN-40-4 → WRN-16-4 on CIFAR-100: published with 79.58 % ([paper] the paper).",
-        "Other methods on the same pair: kd 78.35 %, crd 78.83 %.",
+        "Other methods on the same pair: KD 78.35 %, CRD 78.83 %.",
         "This run departs from the recipe in /training/epochs.",
     ):
         assert said in page

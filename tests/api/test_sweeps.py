@@ -277,7 +277,9 @@ class TestTable:
             "cka": [0.7] * 3,
             "seconds": seconds,
         }
-        assert set(srrl["figures"]) == set(expected)
+        points = {f"{side}_nme" for side in ("student", "teacher", "baseline")}
+        assert set(srrl["figures"]) == set(expected) | points
+        assert all(srrl["figures"][name]["n"] == 0 for name in points)
         for name, values in expected.items():
             got = srrl["figures"][name]
             assert got["n"] == 3, name
@@ -288,6 +290,23 @@ class TestTable:
             assert ce["figures"][name] == {"n": 0, "mean": None, "sd": None}
         child = read["children"][1]["figures"]
         assert (child["student_top1"], child["gain"]) == (STUDENT["srrl"][1], pytest.approx(gains[1]))
+
+    def test_less_error_of_points_is_a_gain(self, client: httpx.Client, made: Body, hire: Callable[..., Any]) -> None:
+        for number, error in enumerate((0.05, 0.06)):
+            worker = hire(made["children"][number]["id"])
+            worker.claim()
+            figures = {"teacher": {"nme": 0.04}, "student": {"nme": error}, "baseline": {"nme": 0.058}}
+            worker.record(events.Report(report=figures))
+            worker.finish()
+        read = client.get(made["links"]["self"]).json()
+        found = read["table"][0]["figures"]
+        assert found["student_nme"]["mean"] == pytest.approx(0.055)
+        assert found["gain"]["mean"] == pytest.approx(0.003)
+        assert [child["figures"]["gain"] for child in read["children"][:2]] == pytest.approx([0.008, -0.002])
+        page = client.get(made["links"]["web"]).text
+        assert "error %" in page
+        assert ">5.00 %<" in page
+        assert "Student %" not in page
 
     def test_a_row_that_is_not_complete_is_marked_and_one_value_has_no_deviation(
         self, client: httpx.Client, made: Body, finish: Callable[[int], None], hire: Callable[..., Any]

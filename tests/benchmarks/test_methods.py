@@ -128,14 +128,15 @@ def chosen(**words: Any) -> argparse.Namespace:
     return argparse.Namespace(**{"methods": None, "ablation": False, "stages": ["stage2"], **words})
 
 
-def test_the_ablation_has_each_term_alone_and_together_at_each_stage() -> None:
+def test_the_ablation_has_each_term_alone_and_together_at_each_stage_and_both_at_all() -> None:
     parts = ablation(["stage1", "last"])
-    assert list(parts) == [f"{term} at {stage}" for stage in ("stage1", "last") for term in ("FM", "SR", "FM + SR")]
-    assert parts["FM at last"]["srrl"] == {
-        "feature_weight": 1.0, "regression_weight": 0.0, "feature_stages": ["last"], "regression_stages": ["last"],
-    }  # fmt: skip
+    alone = [f"{term} at {stage}" for stage in ("stage1", "last") for term in ("FM", "SR", "FM + SR")]
+    assert list(parts) == [*alone, "FM + SR at all"]
+    assert parts["FM at last"]["srrl"] == {"feature_weight": 1.0, "regression_weight": 0.0, "stages": ["last"]}
+    assert parts["FM + SR at all"]["srrl"]["stages"] == ["stage1", "last"]
     weights = [(p["srrl"]["feature_weight"], p["srrl"]["regression_weight"]) for p in parts.values()]
-    assert weights == [(1, 0), (0, 1), (1, 1)] * 2
+    assert weights == [*[(1, 0), (0, 1), (1, 1)] * 2, (1, 1)]
+    assert list(ablation(["stage2"])) == ["FM at stage2", "SR at stage2", "FM + SR at stage2"]
 
 
 def test_which_methods_are_run() -> None:

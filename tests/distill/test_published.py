@@ -84,7 +84,7 @@ def test_the_figures_in_words() -> None:
     assert in_words(found) == [
         "SRRL: WRN-40-4 → WRN-16-4 on CIFAR-100: published with 79.58 % "
         "([paper] Yang, Martinez, Bulat, Tzimiropoulos, ICLR 2021).",
-        "Other methods on the same pair: kd 78.35 %, at 78.06 %, ofd 79.29 %, rkd 78.38 %, crd 78.83 %.",
+        "Other methods on the same pair: KD 78.35 %, AT 78.06 %, OFD 79.29 %, RKD 78.38 %, CRD 78.83 %.",
         "This run departs from the recipe in /training/epochs, /training/milestones.",
     ]
 

@@ -11,9 +11,11 @@ from torch import nn
 
 from distill import plan
 from distill.data.augment import Augmentation
+from distill.headlines import HEADLINES
 from distill.method_specs import CEMethod, SRRLMethod, SRRLSettings
 from distill.methods.srrl import SRRL
-from distill.preparation import Prepared, prepare
+from distill.preparation import prepare
+from distill.prepared import Prepared
 from distill.registry import build_network
 from distill.runs import Run, _EpochPlan, draw_views, learning_rate
 from distill.spec import DistillSpec, NetworkOptions
@@ -131,6 +133,11 @@ def test_material_without_unlabelled_images_keeps_each_images_own_views(
     assert torch.equal(half.views_NV, material.views_NV[0::2])
     assert material.labelled() is material
     assert replace(material, targets_N=torch.full_like(targets, -1)).labelled() is None
+
+
+def test_the_first_evaluation_is_the_best_so_far_however_bad(tiny_teacher: TeacherFile, tiny_dataset: Path) -> None:
+    run = new_run(prepared(tiny_teacher, tiny_dataset))
+    assert all(headline.goodness(1e9) >= run.best for headline in HEADLINES.values())
 
 
 def test_drawn_views_are_distinct_choices_or_all_there_are() -> None:

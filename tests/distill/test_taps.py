@@ -187,7 +187,7 @@ def test_pointwise_and_several_classifiers_are_one_linear_layer(make: Callable[[
 
 @pytest.mark.parametrize("head", [nn.Sequential(nn.Linear(6, K)), nn.Identity(), nn.Conv2d(6, K, 3)])
 def test_a_head_that_is_no_linear_layer_is_refused(head: nn.Module) -> None:
-    with pytest.raises(InputError, match=f"The classifier is a {type(head).__name__}") as caught:
+    with pytest.raises(InputError, match=f"{type(head).__name__} is not a linear layer") as caught:
         linear_head(Vector(head))
     assert caught.value.code == "teacher_head_unsupported"
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import distill.registry
-from distill import events, plan
+from distill import checkpoint, events, plan
 from distill.batch import Batch
 from distill.data.packed import PackedDataset
 from distill.errors import RunError
@@ -175,6 +175,25 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_repeats_what_was_not_heard
     assert any(isinstance(e, events.Resumed) for e in after)
     assert equal(weights(whole), weights(after))
     assert {**curve(heard), **curve(after)} == curve(whole)
+
+
+def test_a_checkpoint_of_another_version_is_passed_over_and_said_so(inputs: Inputs) -> None:
+    stream = train(spec(baseline=False), inputs)
+    for event in stream:
+        if isinstance(event, events.Checkpoint):
+            break
+    stream.close()
+    folder = inputs.workdir / "checkpoints"
+    state, _ = checkpoint.load_latest(folder)
+    assert state is not None
+    shutil.rmtree(folder)
+    checkpoint.save(folder, {key: value for key, value in state.items() if key != "layout"}, step=state["step"])
+
+    seen = list(train(spec(baseline=False), inputs))
+
+    assert any(isinstance(e, events.Log) and "another version" in e.message for e in seen)
+    assert not any(isinstance(e, events.Resumed) for e in seen)
+    assert seen[-1] == events.Finished(step=EPOCHS * STEPS)
 
 
 class Poisoned(SRRL):

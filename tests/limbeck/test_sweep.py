@@ -15,7 +15,7 @@ from limbeck import sweep as sweep_module
 from limbeck.demo import EXAMPLE
 from limbeck.errors import CommandError
 from limbeck.submit import LocalFile
-from limbeck.sweep import read_sweep, send_sweep, sweep_table, watch_sweep
+from limbeck.sweep import ending, read_sweep, send_sweep, sweep_table, watch_sweep
 from service.sweep_spec import SweepSpec
 
 SWEEP = {
@@ -123,6 +123,19 @@ def test_the_base_names_local_files_as_a_job_does(file: Path) -> None:
     assert request.base.body == {"dataset": {"id": "ds_1"}, "student": {"architecture": "resnet8"}}
     facts = {"architecture": "resnet20"}
     assert request.base.teacher == LocalFile(path=file.parent / "teacher.safetensors", facts=facts)
+
+
+@pytest.mark.parametrize(
+    ("figures", "shown"),
+    [
+        ({"student_top1": 0.8854, "agreement": 0.93}, "88.54% in 24 s"),
+        ({"student_nme": 0.0512, "teacher_nme": 0.0431}, "error 5.12% in 24 s"),
+        ({"student_top1": None, "agreement": 0.93}, "agrees 93.00% in 24 s"),
+    ],
+)
+def test_each_kind_of_job_ends_with_its_own_figure(figures: dict[str, float | None], shown: str) -> None:
+    ended: Any = child(0, "succeeded") | {"figures": {**figures, "seconds": 24.3}}
+    assert ending(ended) == f"compare · srrl · seed 0: {shown}"
 
 
 def test_the_shipped_sweep_is_one() -> None:

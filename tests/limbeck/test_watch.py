@@ -100,6 +100,74 @@ def test_a_failed_job_says_why() -> None:
     assert outcome(failed) == "failed - The loss became NaN at step 3. - Lower the rate."
 
 
+@pytest.mark.parametrize(
+    ("name", "teacher", "value", "shown"),
+    [("nme", 0.0431, 0.0512, "error 5.12% (teacher 4.31%)"), ("agreement", 1.0, 0.9125, "agrees 91.2%")],
+)
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_each_kind_of_job_is_followed_by_its_own_figure(
+    scripted: Any, monkeypatch: pytest.MonkeyPatch, name: str, teacher: float, value: float, shown: str,
+    is_terminal: bool,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(watch_module, "_POLL", 0.02)
+    during = training("student", 12) | {"metrics": {"teacher": {name: teacher}}}
+    after = job("succeeded", metrics={"teacher": {name: teacher}})
+    scripted.on("GET", "/distill/dj_1", *(scripted.reply(200, state) for state in (during, during, during, after)))
+    data = {"step": 1, "epoch": 12, "values": {f"val/{name}": value}}
+    listed = {"data": [{"id": 1, "type": "metric", "data": data}], "has_more": False}
+    nothing = {"data": [], "has_more": False}
+    scripted.on("GET", "/distill/dj_1/events", scripted.reply(200, listed), scripted.reply(200, nothing))
+    out = Console(file=io.StringIO(), width=200, force_terminal=is_terminal, color_system=None)
+    with Client(scripted.url) as client:
+        watch(client, "dj_1", out=out)
+    text = out.file.getvalue()  # type: ignore[attr-defined]
+    assert shown in text
+    assert ("(teacher" in text) == (name == "nme")  # it agrees with itself, which tells nothing
+    if not is_terminal:
+        assert f"student: epoch 12, {shown}\n" in text
+
+
+def cells_of(report: Report) -> list[list[str]]:
+    """The rows of the table behind its heading."""
+    out = Console(record=True, width=160, file=io.StringIO())
+    out.print(report_table(report))
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.export_text().splitlines() if "│" in line]
+
+
+@pytest.mark.parametrize(
+    ("student", "words"),
+    [
+        (0.0512, "Distilling took 0.55 points off the mean error of the same student trained on labels alone."),
+        (0.0587, "Distilling added 0.20 points to the mean error of the same student trained on labels alone."),
+    ],
+)
+def test_a_report_of_points_counts_less_error_as_gain(student: float, words: str) -> None:
+    report: Report = {
+        "method": "srrl + fitnet",
+        "teacher": {"nme": 0.0431, "failure_rate": 0.03, "parameters": 100},
+        "baseline": {"nme": 0.0567, "failure_rate": 0.06, "parameters": 10, "binary_parameters": 0},
+        "student": {"nme": student, "failure_rate": 0.05, "parameters": 10, "binary_parameters": 8},
+    }
+    assert cells_of(report) == [
+        ["mean error of points", "4.31%", "5.67%", f"{100 * student:.2f}%"],
+        ["images off by more than 10 %", "3.00%", "6.00%", "5.00%"],
+        ["parameters", "100", "10", "10"],
+        ["of these binary", "", "", "8"],
+    ]
+    assert conclusion(report) == f"{words} The student has 10.0 times fewer parameters than its teacher."
+
+
+def test_a_report_without_labels_says_how_the_student_agrees() -> None:
+    report: Report = {
+        "method": "crd",
+        "teacher": {"parameters": 100},
+        "baseline": None,
+        "student": {"agreement": 0.9125, "kl_to_teacher": 0.1234, "parameters": 10},
+    }
+    assert [row[0] for row in cells_of(report)] == ["agrees with teacher", "KL to teacher", "parameters"]
+    assert "The student guesses as the teacher does on 91.25% of the test images. " in conclusion(report)
+
+
 def test_the_report_as_a_table(tmp_path: Path) -> None:
     report: Report = {
         "method": "srrl",
@@ -120,6 +188,7 @@ def test_the_report_as_a_table(tmp_path: Path) -> None:
     without: Report = {"teacher": report["teacher"], "student": report["student"], "baseline": None}
     out.print(report_table(without))
     assert "points" not in conclusion(without)
+    assert "The student is right on 88.50% of the test images (teacher: 93.12%)." in conclusion(without)
 
 
 @pytest.mark.parametrize("has_baseline", [True, False])
@@ -146,7 +215,7 @@ def test_the_report_shows_published_beside_measured(has_baseline: bool) -> None:
     (row,) = (line[2:-1] for line in cells if line[1] == "as published")
     assert row == (["79.50%", "76.97%", "79.58%"] if has_baseline else ["79.50%", "79.58%"])
     words = conclusion(report)
-    assert "published with 79.58 % ([paper] the paper). Other methods on the same pair: kd 78.35 %." in words
+    assert "published with 79.58 % ([paper] the paper). Other methods on the same pair: KD 78.35 %." in words
     assert "departs" not in words
     without = Console(record=True, width=160, file=io.StringIO())
     without.print(report_table({**report, "published": None}))

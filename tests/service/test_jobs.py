@@ -231,6 +231,18 @@ def test_metrics_keep_best_last_and_the_teachers(submit: Callable[..., str]) -> 
     assert [p["value"] for p in job_views.series(job_id, names=["val/top1"])["val/top1"]] == [0.5, 0.7, 0.6]
 
 
+@pytest.mark.parametrize(("name", "best"), [("nme", (0.05, 3)), ("agreement", (1.4, 1))])
+def test_the_best_of_an_error_is_the_lowest(submit: Callable[..., str], name: str, best: tuple[float, int]) -> None:
+    job_id = submit()
+    held = claim(job_id)
+    said = [(1, 1.4), (2, 0.05), (3, 0.05), (4, 0.3)]
+    batch = [events.Metric(step=4 * e, epoch=e, values={f"val/{name}": v}) for e, v in said]
+    jobs.record(job_id, fence=held.fence, batch=batch)
+
+    found = job_views.get(job_id).metrics
+    assert found == {"best": {name: best[0], "epoch": best[1]}, "last": {name: 0.3, "epoch": 4}}
+
+
 def test_series_are_thinned_and_cut(submit: Callable[..., str]) -> None:
     job_id = submit()
     held = claim(job_id)

@@ -45,6 +45,10 @@ function showJob(section, state) {
     return;
   }
   bind(section, state);
+  const ticks = section.querySelectorAll("[data-tick]");
+  for (const [place, tick] of (state.chart ? state.chart.y_ticks : []).entries()) {
+    ticks[place].textContent = tick.text;
+  }
   for (const line of state.chart ? state.chart.lines : []) {
     section.querySelector(`[data-points="${line.name}"]`)?.setAttribute("points", line.points);
     const label = section.querySelector(`[data-label="${line.name}"]`);
