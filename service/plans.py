@@ -122,9 +122,12 @@ def fit(spec: DistillSpec, *, teacher: Teacher, dataset: Dataset, new_rows: Sequ
     """Hold a request against its inputs, as far as they are ready.
 
     Raises:
-        Invalid: teacher and data do not belong together, or the method fits neither.
+        Invalid: teacher and data do not belong together, or the method fits neither; everything that is found.
     """
-    _check_method(spec, teacher, dataset)
+    data = DataFacts.of(dataset) if dataset.status == InputStatus.READY else None
+    errors = [*_method_errors(spec, teacher, data), *(_pair_errors(spec, teacher, data) if data is not None else ())]
+    if errors:
+        raise Invalid(errors)
     facts: dict[str, Any] = {"teacher": _network_facts(teacher.architecture, teacher.options, teacher, dataset)}
     facts["student"] = _network_facts(
         spec.student.architecture, spec.student.options.model_dump(mode="json"), teacher, dataset
@@ -132,9 +135,7 @@ def fit(spec: DistillSpec, *, teacher: Teacher, dataset: Dataset, new_rows: Sequ
     facts["dataset"] = {"id": dataset.id, "sha256": dataset.sha256, "status": dataset.status}
     facts["teacher"] |= {"id": teacher.id, "sha256": teacher.sha256, "status": teacher.status}
     resolved = None
-    if dataset.status == InputStatus.READY:
-        data = DataFacts.of(dataset)
-        _check_pair(spec, teacher, data)
+    if data is not None:
         resolved = plan.resolve(
             spec,
             num_images=data.num_images,
@@ -153,19 +154,16 @@ def fit(spec: DistillSpec, *, teacher: Teacher, dataset: Dataset, new_rows: Sequ
     return Plan(teacher=teacher, dataset=dataset, new_rows=new_rows, resolved=resolved, facts=facts)
 
 
-def _check_method(spec: DistillSpec, teacher: Teacher, dataset: Dataset) -> None:
+def _method_errors(spec: DistillSpec, teacher: Teacher, data: DataFacts | None) -> list[InputError]:
     student = _side(spec.student.architecture, spec.student.options)
     master = _side(teacher.architecture, NetworkOptions.model_validate(teacher.options))
-    data = DataFacts.of(dataset) if dataset.status == InputStatus.READY else None
-    errors = compatibility.check_method(
+    return compatibility.check_method(
         spec.method,
         student=student,
         teacher=master,
         task="classification" if data is None else data.task,
         is_labelled=data is None or data.num_labelled > 0,
     )
-    if errors:
-        raise Invalid(errors)
 
 
 def _side(name: str, options: NetworkOptions) -> Side:
@@ -197,20 +195,18 @@ def _format(dataset: Dataset) -> DatasetFormat:
     return cast(DatasetFormat, dataset.format)
 
 
-def _check_pair(spec: DistillSpec, teacher: Teacher, data: DataFacts) -> None:
-    errors = [*_head_errors(teacher, data), *_student_errors(spec, data), *_landmark_errors(spec, data)]
+def _pair_errors(spec: DistillSpec, teacher: Teacher, data: DataFacts) -> Iterator[InputError]:
+    yield from _head_errors(teacher, data)
+    yield from _student_errors(spec, data)
+    yield from _landmark_errors(spec, data)
     if teacher.in_channels != data.image["channels"]:
-        errors.append(
-            InputError(
-                "state_dict_mismatch",
-                f"The teacher takes images of {teacher.in_channels} channels, the data set's have "
-                f"{data.image['channels']}.",
-                hint="Convert the images to the teacher's colour mode.",
-                param="/dataset/id",
-            )
+        yield InputError(
+            "state_dict_mismatch",
+            f"The teacher takes images of {teacher.in_channels} channels, the data set's have "
+            f"{data.image['channels']}.",
+            hint="Convert the images to the teacher's colour mode.",
+            param="/dataset/id",
         )
-    if errors:
-        raise Invalid(errors)
 
 
 def _head_errors(teacher: Teacher, data: DataFacts) -> Iterator[InputError]:

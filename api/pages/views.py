@@ -125,7 +125,7 @@ def columns(job: Job) -> list[tuple[str, dict[str, Any]]]:
 def settings_of(job: Job) -> list[tuple[str, str]]:
     """The resolved request, flat: dotted names and values."""
     config = job.config_resolved or job.spec
-    parts = {name: config.get(name) for name in ("recipe", "student", "method", "training", "outputs")}
+    parts = {name: config.get(name) for name in ("recipe", "student", "method", "landmarks", "training", "outputs")}
     return [(name, str(value)) for name, value in _flat(parts) if value is not None]
 
 

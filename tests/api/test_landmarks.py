@@ -89,6 +89,7 @@ class TestPlan:
         asked = {"loss": "wing", "normaliser": normaliser}
         job = client.post("/distill", json=body | {"landmarks": asked}).raise_for_status().json()
         assert job["config"]["landmarks"] == job["config_resolved"]["landmarks"] == asked
+        assert "landmarks.normaliser" in client.get(f"/jobs/{job['id']}").text
 
     def test_a_job_that_waits_for_its_points_is_resolved_when_they_are_ready(
         self, client: httpx.Client, body: Body, upload: Upload, prepare: Callable[[], None]
@@ -163,10 +164,12 @@ class TestRefusals:
 
     def test_all_of_it_is_told_at_once(self, client: httpx.Client, add: Callable[..., Body]) -> None:
         body = add(points_npz(), num_outputs=4) | {
+            "method": {"type": "kd"},
             "landmarks": {"normaliser": [0, 9]},
             "training": {"augmentation": "flip"},
         }
         assert [pointer for pointer, _ in flaws(client.post("/distill", json=body))] == [
+            "/method/type",
             "/teacher/id",
             "/landmarks/normaliser",
             "/training/augmentation",
