@@ -75,7 +75,10 @@ def resolve(
     assert isinstance(epochs, int)
     augmentation = training.augmentation
     if augmentation == "auto":
-        augmentation = base.augmentation if can_flip else _UNFLIPPED[base.augmentation]
+        augmentation = base.augmentation
+        if normaliser is not None and augmentation == "resized_crop_flip":
+            augmentation = "crop_flip"  # a crop to any scale leaves most points outside of the image
+        augmentation = augmentation if can_flip else _UNFLIPPED[augmentation]
     resolved = training.model_copy(
         update={
             "batch_size": batch_size,

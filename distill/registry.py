@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,10 @@ def build_objective(spec: MethodSpec, *, pair: Pair, label_loss: LabelLoss, labe
     """What a run descends on, with the layers of its methods made for this pair."""
     if isinstance(spec, CEMethod):
         return Objective(label_loss, label_part=label_part)
-    methods = [build_method(each, pair=pair) for each in (spec, *spec.extra)]
+    methods = [build_method(spec, pair=pair)]
+    for number, term in enumerate(spec.extra):
+        with _pointing_at(f"/method/extra/{number}"):
+            methods.append(build_method(term, pair=pair))
     weight = settings_of(spec).label_weight
     return Objective(label_loss, label_part=label_part, label_weight=weight, methods=methods)
 
@@ -102,6 +106,16 @@ def build_method(spec: ExtraMethod, *, pair: Pair) -> Method:
         InputError: ``invalid_value`` when it cannot work between these networks.
     """
     return _METHODS[spec.type](settings_of(spec), pair=pair)
+
+
+@contextmanager
+def _pointing_at(place: str) -> Iterator[None]:
+    """What a method refuses is said of its place in the request: by itself it takes its place for ``/method``."""
+    try:
+        yield
+    except InputError as error:
+        error.param = (error.param or "/method").replace("/method", place, 1)
+        raise
 
 
 def load_weights(network: nn.Module, path: Path) -> dict[str, str]:

@@ -125,7 +125,7 @@ def fit(spec: DistillSpec, *, teacher: Teacher, dataset: Dataset, new_rows: Sequ
         Invalid: teacher and data do not belong together, or the method fits neither; everything that is found.
     """
     data = DataFacts.of(dataset) if dataset.status == InputStatus.READY else None
-    errors = [*_method_errors(spec, teacher, data), *(_pair_errors(spec, teacher, data) if data is not None else ())]
+    errors = [*_method_errors(spec, teacher, data), *_output_errors(spec), *(_pair_errors(spec, teacher, data) if data is not None else ())]
     if errors:
         raise Invalid(errors)
     facts: dict[str, Any] = {"teacher": _network_facts(teacher.architecture, teacher.options, teacher, dataset)}
@@ -164,6 +164,17 @@ def _method_errors(spec: DistillSpec, teacher: Teacher, data: DataFacts | None) 
         task="classification" if data is None else data.task,
         is_labelled=data is None or data.num_labelled > 0,
     )
+
+
+def _output_errors(spec: DistillSpec) -> Iterator[InputError]:
+    methods = [spec.method.type, *(term.type for term in getattr(spec.method, "extra", ()))]
+    if "connector" in spec.outputs and "srrl" not in methods:
+        yield InputError(
+            "invalid_value",
+            f"The connector is srrl's, and {spec.method.type} has none.",
+            hint="Leave it out, or take srrl as the method or in its extra.",
+            param=f"/outputs/{spec.outputs.index('connector')}",
+        )
 
 
 def _side(name: str, options: NetworkOptions) -> Side:

@@ -53,6 +53,20 @@ def test_nothing_that_could_be_learnt(client: httpx.Client, body: Body, method: 
     assert "nothing would be learnt" in flaw["detail"]
 
 
+def test_a_connector_of_a_method_without_one(client: httpx.Client, body: Body) -> None:
+    outputs = {"outputs": ["safetensors", "connector"]}
+
+    answer = client.post("/distill", json=body | outputs | {"method": {"type": "kd"}})
+
+    assert answer.status_code == 422
+    (flaw,) = answer.json()["errors"]
+    assert (flaw["pointer"], flaw["code"]) == ("/outputs/1", "invalid_value")
+    assert "kd has none" in flaw["detail"]
+    with_srrl = {"method": {"type": "kd", "extra": [{"type": "srrl"}]}}
+    for able in ({}, with_srrl):
+        assert client.post("/distill?dry_run=true", json=body | outputs | able).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("architecture", "near"), [("resnett8", "resnet8"), ("binary_resnet", "binary_resnet8"), ("wrn16_2", "wrn_16_2")]
 )

@@ -162,6 +162,18 @@ def test_views_follow_the_augmentation(augmentation: str, views: int | str) -> N
     assert plan.resolve(spec(augmentation=augmentation), num_images=100).training.views == views
 
 
+@pytest.mark.parametrize(("can_flip", "augmentation"), [(True, "crop_flip"), (False, "crop")])
+def test_points_are_not_cropped_to_any_scale(can_flip: bool, augmentation: str) -> None:
+    data: dict[str, Any] = {"num_images": 200_000, "image_size": (256, 200), "can_flip": can_flip}
+
+    resolved = plan.resolve(spec(), **data, normaliser=(0, 1))
+
+    assert plan.base_of(spec(), num_images=200_000, image_size=(256, 200)).augmentation == "resized_crop_flip"
+    assert resolved.training.augmentation == augmentation
+    asked = plan.resolve(spec(augmentation="resized_crop_flip"), **data, normaliser=(0, 1))
+    assert asked.training.augmentation == "resized_crop_flip"
+
+
 @pytest.mark.parametrize("views", [3, "fresh"])
 def test_given_values_are_kept(views: int | str) -> None:
     asked: dict[str, Any] = {

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -103,6 +105,25 @@ def test_settings_of_srrl_reach_the_method(pair: Pair) -> None:
     assert head.classifier is pair.classifier
     assert head.connector.conv.weight.shape == (12, 7, 1, 1)  # type: ignore[union-attr]
     assert not any(parameter.requires_grad for parameter in pair.classifier.parameters())
+
+
+@pytest.mark.parametrize(
+    ("method", "pointer"),
+    [
+        ({"type": "simkd"}, "/method/type"),
+        ({"type": "kd", "extra": [{"type": "sp"}, {"type": "simkd"}]}, "/method/extra/1/type"),
+        ({"type": "fitnet", "fitnet": {"stage": "stage9"}}, "/method/fitnet/stage"),
+        ({"type": "kd", "extra": [{"type": "fitnet", "fitnet": {"stage": "stage9"}}]}, "/method/extra/0/fitnet/stage"),
+    ],
+)
+def test_what_a_method_refuses_is_said_of_its_place(method: dict[str, Any], pointer: str) -> None:
+    pair = pair_of(replace(STUDENT, maps={"stage1": STUDENT.maps["stage1"]}), TEACHER)
+    spec: MethodSpec = TypeAdapter(MethodSpec).validate_python(method)
+
+    with pytest.raises(InputError) as caught:
+        objective_of(spec, pair)
+
+    assert (caught.value.code, caught.value.param) == ("invalid_value", pointer)
 
 
 @pytest.mark.parametrize(("activation", "relu"), [("relu", True), ("none", False)])
