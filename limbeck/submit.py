@@ -6,18 +6,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from pydantic import ValidationError
 from rich.console import Console
 
 from distill.spec import NetworkOptions
-from limbeck.client import Client, Kind, sha256_of
+from limbeck.client import Client, Kind
 from limbeck.console import bytes_text, say, transfer
 from limbeck.errors import CommandError
 from limbeck.results import Input, Job
+from limbeck.upload import Purpose, sha256_of
 
-_PURPOSE: dict[Kind, Literal["teacher", "dataset"]] = {"teachers": "teacher", "datasets": "dataset"}
+_PURPOSE: dict[Kind, Purpose] = {"teachers": "teacher", "datasets": "dataset"}
+_WEIGHTS = {".safetensors", ".pth", ".pt", ".onnx"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +101,21 @@ def with_inputs(client: Client, request: Request, *, out: Console) -> dict[str, 
     if request.dataset:
         body["dataset"] = {"id": _provide(client, "datasets", request.dataset, out)}
     return body
+
+
+def purpose_of(path: Path, asked: str | None = None) -> Purpose:
+    """What a file is sent as: what was asked for, else what its name says.
+
+    Raises:
+        CommandError: there is no such file, or no such purpose.
+    """
+    if not path.is_file():
+        raise CommandError(f"there is no file {path}")
+    if asked is None:
+        return "teacher" if path.suffix.lower() in _WEIGHTS else "dataset"
+    if asked not in ("teacher", "dataset"):
+        raise CommandError(f"a file is sent as a teacher or as a dataset, not as {asked}")
+    return cast(Purpose, asked)
 
 
 def _provide(client: Client, kind: Kind, file: LocalFile, out: Console) -> str:

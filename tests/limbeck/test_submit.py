@@ -104,9 +104,7 @@ def test_what_the_service_has_is_not_sent_again(scripted: Any, client: Client, t
     ]
     scripted.on("GET", "/teachers", scripted.reply(200, {"data": teachers}))
     scripted.on("GET", "/datasets", scripted.reply(200, {"data": []}))
-    scripted.on("POST", "/uploads", scripted.reply(201, {"id": "up_9"}))
-    scripted.on("PUT", "/uploads/up_9/content", scripted.reply(200, {}))
-    scripted.on("POST", "/uploads/up_9/complete", scripted.reply(200, {"id": "up_9"}))
+    scripted.takes("up_9", size=len(b"images"))
     scripted.on("POST", "/datasets", scripted.reply(202, {"id": "ds_9", "status": "processing"}))
     scripted.on("GET", "/datasets/ds_9", scripted.reply(200, {"id": "ds_9", "status": "ready"}))
     scripted.on("POST", "/distill", scripted.reply(202, {"id": "dj_9"}))
