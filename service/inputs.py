@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from sqlalchemy import delete as delete_rows
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
@@ -13,9 +14,8 @@ from distill import architectures
 from distill.data.inspect import inspect_dataset
 from distill.errors import DistillError, InputError
 from distill.spec import NetworkOptions
-from distill.tensorfile import read_header
-from models import TERMINAL, Dataset, InputStatus, Job, Teacher, db_now, utcnow
-from service import database, presets, uploads
+from models import TERMINAL, Dataset, InputStatus, Job, Teacher, Upload, db_now, utcnow
+from service import database, presets, teacher_files, uploads
 from service.artifacts import store
 from service.errors import Conflict, Fenced, Invalid, NotFound
 from service.ids import new_id
@@ -43,8 +43,9 @@ def new_teacher(upload_id: str, *, architecture: str, options: NetworkOptions, a
     key = uploads.source_key(upload)
     try:
         architectures.check(architecture, options=options, param=f"{at}/architecture")
-        header = read_header(store().local_path(key))
-        facts = architectures.match_state(architecture, header.shapes, options=options, param=f"{at}/architecture")
+        found = teacher_files.look(store().local_path(key))
+        shapes = found.weights.shapes
+        facts = architectures.match_state(architecture, shapes, options=options, param=f"{at}/architecture")
     except InputError as error:
         error.param = error.param or f"{at}/upload_id"
         raise Invalid([error]) from error
@@ -59,7 +60,7 @@ def new_teacher(upload_id: str, *, architecture: str, options: NetworkOptions, a
         options=options.model_dump(mode="json"),
         num_classes=facts.num_classes,
         in_channels=facts.in_channels,
-        report={"feature_width": facts.feature_width},
+        report={"feature_width": facts.feature_width, "file": found.report()},
     )
 
 
@@ -190,6 +191,7 @@ def _request(row: Input) -> dict[str, Any]:
             "options": row.options,
             "num_classes": row.num_classes,
             "in_channels": row.in_channels,
+            "pickled": teacher_files.is_pickled(row.report),
         }
     else:
         request |= {"kind": "dataset", "format": row.format}
@@ -198,6 +200,8 @@ def _request(row: Input) -> dict[str, Any]:
 
 def ready(preparation: Preparation, *, report: dict[str, Any], packed: Path | None) -> None:
     """The input passed; ``packed`` is the file that trainers shall read, or None for the upload itself.
+
+    A pickle is not kept once it has been converted, and neither is its upload.
 
     Raises:
         Fenced: another worker took it over.
@@ -211,6 +215,21 @@ def ready(preparation: Preparation, *, report: dict[str, Any], packed: Path | No
         row.status, row.ready_at = InputStatus.READY, utcnow()
         row.report = {**row.report, **report}
         row.key = key or row.source_key
+        spent = _spent(session, row) if key is not None else None
+    if spent is not None:
+        store().delete(spent)
+
+
+def _spent(session: Session, row: Input) -> str | None:
+    """Where the pickle lies of which only the safetensors are kept; None if there is none, or another waits for it."""
+    if not teacher_files.is_pickled(row.report) or row.key is None:
+        return None
+    source, row.source_key = row.source_key, row.key
+    others = (Teacher.source_key == source, Teacher.id != row.id, Teacher.status == InputStatus.PROCESSING)
+    if session.scalar(select(Teacher.id).where(*others).limit(1)) is not None:
+        return None
+    session.execute(delete_rows(Upload).where(Upload.id == row.upload_id))
+    return source
 
 
 def failed(preparation: Preparation, error: DistillError) -> None:
