@@ -78,7 +78,8 @@ class TorchFile:
     def copy_to(self, path: Path) -> None:
         """Write the members that PyTorch needs into a plain zip of our own."""
         names = ["data.pkl", *(f"data/{key}" for key in self._pickled.storages)]
-        if f"{self._root}byteorder" in self._archive.files:
+        order = self._archive.files.get(f"{self._root}byteorder")
+        if order is not None and order.file_size <= len("little"):
             names.append("byteorder")
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as target:
             for name in names:

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import io
 import math
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import nn
 from torch.optim.lr_scheduler import MultiStepLR
@@ -18,6 +21,7 @@ from distill.errors import InputError
 from distill.registry import build_network, load_weights
 from distill.spec import NetworkOptions
 from distill.torchfile import TorchFile, kind_of
+from tests.hostile.pickles import zipped
 
 Wrap = Callable[[nn.Module], Any]
 
@@ -173,3 +177,38 @@ def test_a_flipped_bit_in_the_numbers_is_found(tmp_path: Path) -> None:
 
     assert caught.value.code == "upload_corrupt"
     assert [path.name for path in tmp_path.iterdir()] == ["upload"]
+
+
+@pytest.fixture(scope="module")
+def small() -> tuple[bytes, dict[str, bytes]]:
+    """The pickle and the records of a small checkpoint."""
+    buffer = io.BytesIO()
+    parameter = nn.Parameter(torch.arange(12.0).view(3, 4))
+    torch.save({"state_dict": nn.Linear(4, 3).state_dict(), "p": parameter, "c": torch.ones(2).long()}, buffer)
+    with zipfile.ZipFile(buffer) as file:
+        records = {Path(name).name: file.read(name) for name in file.namelist() if "/data/" in name}
+        return file.read("archive/data.pkl"), records
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(damage=st.dictionaries(st.integers(0, 10**6), st.integers(0, 255), min_size=1, max_size=3))
+def test_a_damaged_pickle_is_refused_or_read_as_its_outline_says(
+    tmp_path: Path, small: tuple[bytes, dict[str, bytes]], damage: dict[int, int]
+) -> None:
+    pickle, records = small
+    content = bytearray(pickle)
+    for place, value in damage.items():
+        content[place % len(pickle)] = value
+    (tmp_path / "upload").write_bytes(zipped(bytes(content), records=records))
+
+    refusal = None
+    try:
+        convert(tmp_path / "upload", tmp_path / "target")
+    except InputError as error:
+        refusal = error
+
+    if refusal is not None:
+        assert refusal.code in ("unsafe_file", "upload_corrupt", "unsupported_format")
+        assert refusal.hint
+        return
+    assert sum(tensor.nbytes for tensor in load_file(tmp_path / "target").values()) < 1000

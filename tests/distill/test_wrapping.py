@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from distill import architectures
 from distill.architectures import unwrap
 
 PLAIN = {"fc.weight": (4, 8), "fc.bias": (4,)}
@@ -81,6 +82,15 @@ def test_values_beside_the_weights_are_ignored_and_a_long_list_is_cut() -> None:
     assert told["taken"] is None
     assert len(told["ignored"]) == 21
     assert told["ignored"][-1] == "and 10 more"
+
+
+@pytest.mark.parametrize("name", architectures.names())
+def test_no_network_of_the_zoo_is_taken_for_a_wrapping(name: str) -> None:
+    shapes = architectures.state_shapes(name, options=architectures.PLAIN, num_classes=3, in_channels=3)
+
+    found = unwrap(shapes)
+
+    assert (found.path, found.shapes, found.ignored) == ((), shapes, ())
 
 
 def test_nothing_is_found_in_nothing() -> None:

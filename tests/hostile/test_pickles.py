@@ -115,50 +115,51 @@ def process_start() -> float:
     return time.monotonic() - start
 
 
-class TestService:
-    """The whole corpus through the API and a worker."""
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("served")
 
-    @pytest.fixture(scope="class")
-    def folder(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        return tmp_path_factory.mktemp("served")
 
-    @pytest.fixture(scope="class")
-    def client(self, folder: Path) -> Iterator[httpx.Client]:
-        with (
-            served(folder / "data", LIMBECK_ALLOW_PICKLE="1") as url,
-            httpx.Client(base_url=url, timeout=60, trust_env=False) as opened,
-        ):
-            yield opened
+@pytest.fixture(scope="module")
+def client(folder: Path) -> Iterator[httpx.Client]:
+    with (
+        served(folder / "data", LIMBECK_ALLOW_PICKLE="1") as url,
+        httpx.Client(base_url=url, timeout=60, trust_env=False) as opened,
+    ):
+        yield opened
 
-    def test_each_gets_its_code_and_the_service_goes_on(self, client: httpx.Client, folder: Path) -> None:
-        found = {name: self.code_of(client, hostile) for name, hostile in HOSTILE.items()}
 
-        assert found == {name: hostile.code for name, hostile in HOSTILE.items()}
-        assert set(found.values()) <= published_codes()
-        assert not list(folder.rglob(f"*{MARKER}*"))
-        assert not Path(MARKER).exists()
-        assert {path.name for path in folder.iterdir()} == {"data"}
-        assert list((folder / "data" / "work").iterdir()) == []
-        assert self.code_of(client, Hostile("", lambda: saved(weights()))) is None  # a sound one is ready
+def test_through_the_service_each_gets_its_code_and_it_goes_on(client: httpx.Client, folder: Path) -> None:
+    found = {name: code_of(client, hostile) for name, hostile in HOSTILE.items()}
 
-    def code_of(self, client: httpx.Client, hostile: Hostile) -> str | None:
-        content = hostile.build()
-        told = {"filename": hostile.filename, "bytes": len(content), "purpose": "teacher"}
-        upload_id = client.post("/uploads", json=told).raise_for_status().json()["id"]
-        client.put(f"/uploads/{upload_id}/content", content=content).raise_for_status()
-        client.post(f"/uploads/{upload_id}/complete").raise_for_status()
-        start = time.monotonic()
-        answer = client.post("/teachers", json={"upload_id": upload_id, "architecture": "resnet8"})
-        assert time.monotonic() - start < 2.0 * SLOW
-        if answer.status_code == 422:
-            (flaw,) = answer.json()["errors"]
-            assert flaw["hint"]
-            return str(flaw["code"])
-        return self.code_of_the_worker(client, answer.raise_for_status().json()["id"])
+    assert found == {name: hostile.code for name, hostile in HOSTILE.items()}
+    assert set(found.values()) <= published_codes()
+    assert not list(folder.rglob(f"*{MARKER}*"))
+    assert not Path(MARKER).exists()
+    assert {path.name for path in folder.iterdir()} == {"data"}
+    assert list((folder / "data" / "work").iterdir()) == []
+    assert code_of(client, Hostile("", lambda: saved(weights()))) is None  # a sound one is ready
 
-    def code_of_the_worker(self, client: httpx.Client, teacher_id: str) -> str | None:
-        deadline = time.monotonic() + 60
-        while (teacher := client.get(f"/teachers/{teacher_id}").json())["status"] == "processing":
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        return str(teacher["error"]["code"]) if teacher["error"] else None
+
+def code_of(client: httpx.Client, hostile: Hostile) -> str | None:
+    content = hostile.build()
+    told = {"filename": hostile.filename, "bytes": len(content), "purpose": "teacher"}
+    upload_id = client.post("/uploads", json=told).raise_for_status().json()["id"]
+    client.put(f"/uploads/{upload_id}/content", content=content).raise_for_status()
+    client.post(f"/uploads/{upload_id}/complete").raise_for_status()
+    start = time.monotonic()
+    answer = client.post("/teachers", json={"upload_id": upload_id, "architecture": "resnet8"})
+    assert time.monotonic() - start < 2.0 * SLOW
+    if answer.status_code == 422:
+        (flaw,) = answer.json()["errors"]
+        assert flaw["hint"]
+        return str(flaw["code"])
+    return code_of_the_worker(client, answer.raise_for_status().json()["id"])
+
+
+def code_of_the_worker(client: httpx.Client, teacher_id: str) -> str | None:
+    deadline = time.monotonic() + 60
+    while (teacher := client.get(f"/teachers/{teacher_id}").json())["status"] == "processing":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return str(teacher["error"]["code"]) if teacher["error"] else None

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from worker.children import bare_environment
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="seccomp is Linux's")
 
 TRIES = {
@@ -34,6 +36,17 @@ def test_what_leads_out_of_the_process_is_forbidden(code: str) -> None:
 
     assert ended.returncode == 1
     assert "PermissionError" in ended.stderr
+
+
+def test_a_reader_of_untrusted_files_is_told_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LIMBECK_DATABASE_URL", "AWS_SECRET_ACCESS_KEY", "MY_TOKEN", "HF_TOKEN"):
+        monkeypatch.setenv(name, "hush")
+
+    said = bare_environment(tmp_path)
+
+    assert "hush" not in said.values()
+    assert (said["HOME"], said["TMPDIR"]) == (str(tmp_path), str(tmp_path))
+    assert said["PATH"]
 
 
 def test_threads_and_files_still_work_and_threads_are_shut_in_too(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def client(folder: Path) -> Iterator[httpx.Client]:
     with (
-        served(folder, LIMBECK_ALLOW_PICKLE="1", LIMBECK_SECRET="hush", MY_TOKEN="hush") as url,
+        served(folder, LIMBECK_ALLOW_PICKLE="1") as url,
         httpx.Client(base_url=url, timeout=60, trust_env=False) as opened,
     ):
         yield opened
