@@ -190,6 +190,7 @@ def small() -> tuple[bytes, dict[str, bytes]]:
         return file.read("archive/data.pkl"), records
 
 
+@pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning")  # pickletools', of a name with a \\
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(damage=st.dictionaries(st.integers(0, 10**6), st.integers(0, 255), min_size=1, max_size=3))
 def test_a_damaged_pickle_is_refused_or_read_as_its_outline_says(
