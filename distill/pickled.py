@@ -40,7 +40,7 @@ _SPARSE = ("torch._utils _rebuild_sparse_tensor", "torch.serialization _get_layo
 _SCALARS = (str, int, float, bool, type(None))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Storage:
     """A file's record of numbers.
 
@@ -59,7 +59,7 @@ class Storage:
         return self.numel * ITEM_BYTES[self.dtype]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorOutline:
     """A dense tensor that its storage covers: of no more elements than that holds."""
 
@@ -71,14 +71,14 @@ class TensorOutline:
         return math.prod(self.shape) * ITEM_BYTES[self.storage.dtype]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Name:
     """What the pickle asks to import, never imported; ``module name``."""
 
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Other:
     """Something harmless that no weights are in."""
 
@@ -179,7 +179,7 @@ class _Machine:
             _refuse("it holds a sparse tensor", hint="Save dense tensors: tensor.to_dense().")
         if text not in _CALLS and text not in _STORAGES:
             _refuse(f"it asks for {_shown(text)}, which is code or an object and not weights")
-        self.push(_Name(text))
+        self.push(_NAMES[text])
 
     def call(self, _: None) -> None:
         arguments, called = self.stack.pop(), self.stack.pop()
@@ -203,9 +203,10 @@ class _Machine:
         ):
             raise TypeError("a storage is described in another way")
         found = Storage(key, _STORAGES[storage.text], _count(numel))
-        if self.storages.setdefault(key, found) != found:
+        known = self.storages.setdefault(key, found)
+        if known != found:
             _refuse(f"storage {_shown(key)} is described in two ways")
-        self.push(found)
+        self.push(known)
 
     def dictionary(self, *arguments: Any) -> dict[Any, Any]:
         if arguments:
@@ -291,6 +292,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "torch._utils _rebuild_parameter": _Machine.parameter,
     "torch._utils _rebuild_tensor_v2": _Machine.tensor,
 }
+_NAMES = {text: _Name(text) for text in (*_CALLS, *_STORAGES)}
 _PUSHED = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING")
 _STEPS: dict[str, Callable[[_Machine, Any], Any]] = {
     **dict.fromkeys(_PUSHED, _Machine.push),

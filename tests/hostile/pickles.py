@@ -191,6 +191,8 @@ HOSTILE: dict[str, Hostile] = {
     "lists in lists, fewer": Hostile(
         "unsupported_format", lambda: zipped(b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b".")
     ),
+    "dictionaries without end": Hostile("unsafe_file", lambda: zipped(b"\x80\x02" + b"}" * 8_000_000 + b".")),
+    "names without end": Hostile("unsafe_file", lambda: zipped(b"\x80\x02" + b"ctorch\nSize\n" * 600_000 + b".")),
     "key that hashes for ever": Hostile("unsafe_file", _hash_bomb),
     "dictionary that holds itself": Hostile("unsupported_format", _holding_itself),
     "place 2^32 in the memo": Hostile("unsupported_format", lambda: zipped(b"\x80\x02}r\xff\xff\xff\xff.")),
