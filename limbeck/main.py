@@ -122,7 +122,9 @@ def submit(
     student: Annotated[str | None, typer.Option(help="A name of GET /networks.")] = None,
     student_width: Annotated[float | None, typer.Option(help="Multiplies its channels.")] = None,
     student_stem_stride: Annotated[int | None, typer.Option(min=1, max=2)] = None,
-    method: Annotated[str | None, typer.Option(help="One of docs/methods.md, such as srrl, kd or dkd; ce: labels alone.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="One of docs/methods.md, such as srrl, kd or dkd; ce: labels alone.")
+    ] = None,
     head: Annotated[str | None, typer.Option(help="own or teacher: what classifies in the result.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,

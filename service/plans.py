@@ -125,7 +125,11 @@ def fit(spec: DistillSpec, *, teacher: Teacher, dataset: Dataset, new_rows: Sequ
         Invalid: teacher and data do not belong together, or the method fits neither; everything that is found.
     """
     data = DataFacts.of(dataset) if dataset.status == InputStatus.READY else None
-    errors = [*_method_errors(spec, teacher, data), *_output_errors(spec), *(_pair_errors(spec, teacher, data) if data is not None else ())]
+    errors = [
+        *_method_errors(spec, teacher, data),
+        *_output_errors(spec),
+        *(_pair_errors(spec, teacher, data) if data is not None else ()),
+    ]
     if errors:
         raise Invalid(errors)
     facts: dict[str, Any] = {"teacher": _network_facts(teacher.architecture, teacher.options, teacher, dataset)}
