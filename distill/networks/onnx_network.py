@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from distill.anatomy import Anatomy
+from distill.architectures import ImageInput
 from distill.errors import InputError
+from distill.networks.opaque import OpaqueNetwork
 from distill.onnx_graph import find_head, image_entry, num_parameters, read_graph, with_outputs
 
 
-class OnnxNetwork(nn.Module):
+class OnnxNetwork(OpaqueNetwork):
     """Normalised images (B, C, H, W) in float32 to the logits (B, K) of the file, never to gradients.
 
     The feature passes through ``head``, so that taps see it, and where it is the mean of a map, the map through
@@ -36,6 +37,10 @@ class OnnxNetwork(nn.Module):
         self.squashed = found.squashed
         """What the file does to its logits at last, such as ``Softmax``; left out here."""
         self.num_parameters = num_parameters(model.graph)
+        height, width = self.entry.size or (_ANY_SIDE, _ANY_SIDE)
+        self.input = ImageInput(
+            channels=self.entry.channels, height=height, width=width, fixed=self.entry.size is not None
+        )
         self.metadata = {entry.key: entry.value for entry in model.metadata_props}
         self.anatomy = Anatomy(stages=(), pooling=None if found.pooled_map is None else "pool", classifiers=("head",))
         self._seen = found.pooled_map or found.feature
@@ -89,14 +94,9 @@ class OnnxNetwork(nn.Module):
             ) from error
         return seen[:count], logits[:count]
 
-    def published(self) -> tuple[list[float], list[float]] | None:
-        """The mean and the deviation that the file's metadata name, for pixels in 0..1."""
-        try:
-            return json.loads(self.metadata["mean"]), json.loads(self.metadata["std"])
-        except (KeyError, ValueError):
-            return None
 
-
+_ANY_SIDE = 224
+"""Of the images that a graph of free height and width is said to be made for; in pixels."""
 _RUNTIME_ERRORS = (
     onnxruntime.capi.onnxruntime_pybind11_state.Fail,
     onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument,
