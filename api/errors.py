@@ -27,6 +27,7 @@ _HTTP_CODES = {
     404: ("not_found", "Not found"),
     405: ("method_not_allowed", "Method not allowed"),
     408: ("request_timeout", "The body came too slowly"),
+    412: ("precondition_failed", "Precondition failed"),
     413: ("too_large", "Too large"),
     415: ("unsupported_media_type", "Unsupported media type"),
 }

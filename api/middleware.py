@@ -17,7 +17,7 @@ from service.logs import logger
 from service.settings import settings
 
 _VALID_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
-_OWN_LIMIT = re.compile(r"(/v1)?/uploads/[^/]+/content")
+_OWN_LIMIT = re.compile(r"(/v1)?/uploads/[^/]+(/content)?")
 _HEADERS = {
     "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
@@ -74,7 +74,7 @@ class BodyLimit:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or (scope["method"] == "PUT" and _OWN_LIMIT.fullmatch(scope["path"])):
+        if scope["type"] != "http" or (scope["method"] in ("PUT", "PATCH") and _OWN_LIMIT.fullmatch(scope["path"])):
             await self.app(scope, receive, send)
             return
         limit = settings().max_body_bytes

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, cast
@@ -19,11 +18,11 @@ from limbeck import sse
 from limbeck.download import OnProgress, download
 from limbeck.errors import ApiError, InputRejected, Unreachable
 from limbeck.results import Input, Job, JobEvent, Report, Sweep, Upload
-from limbeck.transport import WORTH_WAITING, Body, Transport, backoff
+from limbeck.transport import WORTH_WAITING, Transport, backoff
+from limbeck.upload import Purpose, upload
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 Kind = Literal["teachers", "datasets"]
-_CHUNK = 2**18
 _COMMENT_SECONDS = 15.0  # the service says at least so often that a stream is alive
 
 
@@ -62,21 +61,9 @@ class Client:
 
     # Inputs
 
-    def upload(
-        self, path: Path, *, purpose: Literal["teacher", "dataset"], on_progress: OnProgress | None = None
-    ) -> Upload:
-        """Send a file, checked by length and sha256 at the other end."""
-        size = path.stat().st_size
-        made = self._transport.json(
-            "POST",
-            "/uploads",
-            body={"filename": path.name, "bytes": size, "purpose": purpose, "sha256": sha256_of(path)},
-        )
-        where = f"/uploads/{made['id']}"
-        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
-        content = _reader(path, size, on_progress)
-        self._transport.send("PUT", f"{where}/content", headers=headers, content=content)
-        return cast(Upload, self._transport.json("POST", f"{where}/complete"))
+    def upload(self, path: Path, *, purpose: Purpose, on_progress: OnProgress | None = None) -> Upload:
+        """Send a file, going on where an earlier call broke off; checked by length and sha256 at the other end."""
+        return upload(self._transport, path, purpose=purpose, on_progress=on_progress)
 
     def create_teacher(self, upload_id: str, architecture: str, options: Mapping[str, Any] | None = None) -> Input:
         """Make a teacher of an upload; it is checked in the background."""
@@ -246,28 +233,9 @@ class Client:
             params["after"] = page["last_id"]
 
 
-def sha256_of(path: Path) -> str:
-    """The file's sha256 as hex."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
 def _job_path(id: str) -> str:
     return f"/distill/{quote(id, safe='')}"
 
 
 def _sweep_path(id: str) -> str:
     return f"/distill/sweep/{quote(id, safe='')}"
-
-
-def _reader(path: Path, size: int, on_progress: Callable[[int, int | None], None] | None) -> Body:
-    def read() -> Iterator[bytes]:
-        done = 0
-        with path.open("rb") as handle:
-            while chunk := handle.read(_CHUNK):
-                yield chunk
-                done += len(chunk)
-                if on_progress:
-                    on_progress(done, size)
-
-    return read

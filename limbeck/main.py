@@ -113,7 +113,7 @@ def demo(
 @app.command()
 def submit(
     file: Annotated[Path | None, typer.Argument(help="JSON: the body of POST /distill.", show_default=False)] = None,
-    teacher: Annotated[Path | None, typer.Option(help="Weights, as safetensors.")] = None,
+    teacher: Annotated[Path | None, typer.Option(help="Weights, as safetensors or ONNX.")] = None,
     teacher_architecture: Annotated[str | None, typer.Option(help="A name of GET /networks.")] = None,
     teacher_width: Annotated[float | None, typer.Option(help="Multiplies its channels.")] = None,
     teacher_stem_stride: Annotated[int | None, typer.Option(min=1, max=2)] = None,
@@ -165,6 +165,26 @@ def submit(
             show_json(job)
         else:
             say(out, f"job {job['id']} is {job['status']}; follow it with: limbeck watch {job['id']}")
+
+
+@app.command()
+def upload(
+    file: Annotated[Path, typer.Argument(help="A teacher's weights or a data set.", show_default=False)],
+    purpose: Annotated[str | None, typer.Option(help="teacher or dataset; else told by the file's name.")] = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send a file, going on where an earlier try broke off; its id is for POST /teachers or /datasets."""
+    from limbeck.submit import purpose_of
+
+    meant = purpose_of(file, purpose)
+    out = console(as_json=as_json)
+    with Client(url) as client, transfer(out, f"sending {file.name}") as on_progress:
+        sent = client.upload(file, purpose=meant, on_progress=on_progress)
+    if as_json:
+        show_json(sent)
+    else:
+        say(out, f"{sent['id']}: {meant} {file.name}, {sent['bytes']:,} bytes, sha256 {sent['sha256']}")
 
 
 @app.command()

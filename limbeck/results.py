@@ -12,6 +12,7 @@ class Upload(TypedDict, total=False):
     id: str
     filename: str
     bytes: int
+    offset: int
     sha256: str
     status: str
 

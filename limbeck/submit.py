@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from pydantic import ValidationError
 from rich.console import Console
 
 from distill.spec import NetworkOptions
-from limbeck.client import Client, Kind, sha256_of
+from limbeck.client import Client, Kind
 from limbeck.console import bytes_text, say, transfer
 from limbeck.errors import CommandError
 from limbeck.results import Input, Job
+from limbeck.upload import Purpose, sha256_of
 
-_PURPOSE: dict[Kind, Literal["teacher", "dataset"]] = {"teachers": "teacher", "datasets": "dataset"}
+_PURPOSE: dict[Kind, Purpose] = {"teachers": "teacher", "datasets": "dataset"}
+_WEIGHTS = {".safetensors", ".pth", ".pt", ".onnx"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,13 @@ def request_of(body: Mapping[str, Any], *, folder: Path) -> Request:
     return Request(body=rest, **files)
 
 
+def described(file: LocalFile) -> LocalFile:
+    """The file, and what its name tells of it: an ONNX file says itself what it is."""
+    if file.path.suffix.lower() != ".onnx" or file.facts.get("architecture"):
+        return file
+    return replace(file, facts={**file.facts, "architecture": "onnx"})
+
+
 def send(client: Client, request: Request, *, out: Console, dry_run: bool = False) -> Job:
     """Upload what is new, wait until it is checked, and submit.
 
@@ -101,10 +110,26 @@ def with_inputs(client: Client, request: Request, *, out: Console) -> dict[str, 
     return body
 
 
+def purpose_of(path: Path, asked: str | None = None) -> Purpose:
+    """What a file is sent as: what was asked for, else what its name says.
+
+    Raises:
+        CommandError: there is no such file, or no such purpose.
+    """
+    if not path.is_file():
+        raise CommandError(f"there is no file {path}")
+    if asked is None:
+        return "teacher" if path.suffix.lower() in _WEIGHTS else "dataset"
+    if asked not in ("teacher", "dataset"):
+        raise CommandError(f"a file is sent as a teacher or as a dataset, not as {asked}")
+    return cast(Purpose, asked)
+
+
 def _provide(client: Client, kind: Kind, file: LocalFile, out: Console) -> str:
     """The id of a teacher or a data set with the file's bytes: one that is there, or a new one."""
     if not file.path.is_file():
         raise CommandError(f"there is no file {file.path}")
+    file = described(file) if kind == "teachers" else file
     if kind == "teachers" and not file.facts.get("architecture"):
         raise CommandError("a teacher needs the name of its architecture; GET /networks lists them")
     label = f"{_PURPOSE[kind]} {file.path.name}"

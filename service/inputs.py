@@ -10,6 +10,7 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from distill import architectures
+from distill.architectures import ONNX, TeacherFacts
 from distill.data.inspect import inspect_dataset
 from distill.errors import DistillError, InputError
 from distill.spec import NetworkOptions
@@ -42,9 +43,7 @@ def new_teacher(upload_id: str, *, architecture: str, options: NetworkOptions, a
     upload = uploads.completed(upload_id, purpose="teacher", at=at)
     key = uploads.source_key(upload)
     try:
-        architectures.check(architecture, options=options, param=f"{at}/architecture")
-        header = read_header(store().local_path(key))
-        facts = architectures.match_state(architecture, header.shapes, options=options, param=f"{at}/architecture")
+        facts = _outline(store().local_path(key), architecture, options, param=f"{at}/architecture")
     except InputError as error:
         error.param = error.param or f"{at}/upload_id"
         raise Invalid([error]) from error
@@ -57,10 +56,18 @@ def new_teacher(upload_id: str, *, architecture: str, options: NetworkOptions, a
         source_key=key,
         architecture=architecture,
         options=options.model_dump(mode="json"),
-        num_classes=facts.num_classes,
-        in_channels=facts.in_channels,
-        report={"feature_width": facts.feature_width},
+        num_classes=facts.num_classes if facts else 0,
+        in_channels=facts.in_channels if facts else 0,
+        report={"feature_width": facts.feature_width} if facts else {},
     )
+
+
+def _outline(path: Path, architecture: str, options: NetworkOptions, *, param: str) -> TeacherFacts | None:
+    """What a look at the file's header tells; None where only the checking process can look into it."""
+    if architecture == ONNX:
+        return None
+    architectures.check(architecture, options=options, param=param)
+    return architectures.match_state(architecture, read_header(path).shapes, options=options, param=param)
 
 
 def create_dataset(upload_id: str, *, format: str) -> Dataset:
@@ -210,6 +217,9 @@ def ready(preparation: Preparation, *, report: dict[str, Any], packed: Path | No
         row = _held(session, preparation)
         row.status, row.ready_at = InputStatus.READY, utcnow()
         row.report = {**row.report, **report}
+        if isinstance(row, Teacher):
+            row.num_classes = report.get("num_classes", row.num_classes)
+            row.in_channels = report.get("in_channels", row.in_channels)
         row.key = key or row.source_key
 
 

@@ -40,6 +40,8 @@ class Settings(BaseSettings):
     stop_grace_seconds: float = 30.0
     """How long a trainer may take to write its checkpoint before it is killed."""
     max_upload_bytes: int = 20 * 2**30
+    upload_quota_bytes: int = 200 * 2**30
+    """For all uploads together, those under way included."""
     max_body_bytes: int = 2**20
     """For every body but an upload's content."""
     device: str = "auto"

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
 
 from distill.errors import InputError
 from distill.files import sha256_of
@@ -17,16 +23,19 @@ from service.settings import settings
 
 Purpose = Literal["teacher", "dataset"]
 _LIFETIME = timedelta(hours=24)
+_LOCK_SECONDS = 5.0
+_STALE_SECONDS = 3600.0
 
 
 def create(filename: str, *, size: int, purpose: Purpose, sha256: str | None) -> Upload:
-    """Announce an upload of ``size`` bytes.
+    """Announce an upload of ``size`` bytes; files of expired ones make room for it.
 
     Raises:
-        TooLarge: beyond LIMBECK_MAX_UPLOAD_BYTES.
+        TooLarge: beyond LIMBECK_MAX_UPLOAD_BYTES, or ``quota_exceeded``: beyond LIMBECK_UPLOAD_QUOTA_BYTES in all.
     """
     if size > settings().max_upload_bytes:
         raise TooLarge(f"{size} bytes announced; at most {settings().max_upload_bytes} are taken")
+    purge()
     upload = Upload(
         id=new_id("up"),
         filename=Path(filename).name[:255] or "upload",
@@ -37,8 +46,33 @@ def create(filename: str, *, size: int, purpose: Purpose, sha256: str | None) ->
         expires_at=utcnow() + _LIFETIME,
     )
     with database.begin() as session:
+        _check_quota(session, size)
         session.add(upload)
     return upload
+
+
+def _check_quota(session: Session, size: int) -> None:
+    quota = settings().upload_quota_bytes
+    counted = or_(Upload.status == "completed", Upload.expires_at > utcnow())
+    held = session.scalar(select(func.coalesce(func.sum(Upload.size), 0)).where(counted)) or 0
+    if held + size > quota:
+        raise TooLarge(
+            f"{size} bytes announced; uploads hold {held} of the {quota} bytes that they may.",
+            code="quota_exceeded",
+            hint="Pending uploads expire after a day; the operator sets LIMBECK_UPLOAD_QUOTA_BYTES.",
+        )
+
+
+def purge() -> None:
+    """Remove the files of uploads that no longer take bytes, and what senders left that died in the middle."""
+    for path in _folder().iterdir():
+        upload_id, _, arriving = path.name.partition(".")
+        with database.read() as session:
+            upload = session.get(Upload, upload_id)
+        is_open = upload is not None and upload.status == "pending" and upload.expires_at > utcnow()
+        is_stale = bool(arriving) and time.time() - path.stat().st_mtime > _STALE_SECONDS
+        if not is_open or is_stale:
+            path.unlink(missing_ok=True)
 
 
 def get(upload_id: str) -> Upload:
@@ -54,6 +88,8 @@ def get(upload_id: str) -> Upload:
         raise NotFound(f"No upload {upload_id!r}.")
     if upload.status == "pending" and upload.expires_at < utcnow():
         raise Gone(f"Upload {upload_id!r} expired; announce it again.")
+    if upload.status == "pending":  # the file alone knows: a sender, or this service, may have died in the middle
+        upload.offset = _bytes_held(upload)
     return upload
 
 
@@ -71,17 +107,79 @@ def pending(upload_id: str) -> Upload:
 
 def path_of(upload: Upload) -> Path:
     """Where the bytes of a pending upload gather."""
+    return _folder() / upload.id
+
+
+def _folder() -> Path:
     folder = settings().data_dir / "uploads"
     folder.mkdir(parents=True, exist_ok=True)
-    return folder / upload.id
+    return folder
 
 
-def received(upload_id: str, *, offset: int) -> Upload:
-    """Record how far the bytes have come."""
+def _bytes_held(upload: Upload) -> int:
+    try:
+        return path_of(upload).stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def open_at(upload_id: str, *, offset: int) -> tuple[Upload, BinaryIO]:
+    """A pending upload and its file, to append to; nobody else can until it is closed.
+
+    Raises:
+        Conflict: it is complete, or holds another number of bytes, which ``Upload-Offset`` tells, or
+            ``upload_busy``: another sender is at work.
+    """
+    file = _locked(path_of(pending(upload_id)))
+    try:
+        upload = pending(upload_id)
+        if offset != upload.offset:
+            error = Conflict(f"{upload.offset} bytes have arrived; these would start at {offset}.")
+            error.hint, error.headers = "HEAD tells where to go on.", {"Upload-Offset": str(upload.offset)}
+            raise error
+        return _prolonged(upload), file
+    except BaseException:
+        file.close()
+        raise
+
+
+def replace(upload_id: str, arrived: Path) -> Upload:
+    """Take a whole file for a pending upload, in place of what has come so far.
+
+    Raises:
+        Conflict: as :func:`open_at`.
+    """
+    path = path_of(pending(upload_id))
+    with _locked(path):
+        upload = pending(upload_id)
+        arrived.replace(path)
+    return _prolonged(upload)
+
+
+def _prolonged(upload: Upload) -> Upload:
+    """Whoever still sends gets another day."""
     with database.begin() as session:
-        upload = session.get_one(Upload, upload_id)
-        upload.offset = offset
-    return upload
+        session.get_one(Upload, upload.id).expires_at = upload.expires_at = utcnow() + _LIFETIME
+    return get(upload.id)
+
+
+def _locked(path: Path) -> BinaryIO:
+    """The file at a path, at its end, locked against all others until it is closed."""
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        file = path.open("ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                file.close()
+                error = Conflict("Another sender is at work on this upload.", code="upload_busy")
+                error.hint, error.headers = "Wait until it has ended.", {"Retry-After": "5"}
+                raise error from None
+        file.close()  # in use, or another file has taken its place
+        time.sleep(0.05)
 
 
 def complete(upload_id: str, *, sha256: str | None = None) -> Upload:
@@ -94,20 +192,25 @@ def complete(upload_id: str, *, sha256: str | None = None) -> Upload:
     if upload.status == "completed":
         return upload
     path = path_of(upload)
-    held = path.stat().st_size if path.exists() else 0
-    if held != upload.size:
+    if upload.offset != upload.size:
         if (again := get(upload_id)).status == "completed":
             return again  # by a twin of this request, a moment ago
-        _refuse(f"{held} of {upload.size} bytes have arrived.", "Send the rest, or send the whole file again.")
-    digest = sha256_of(path)
-    for expected in (upload.sha256, sha256):
-        if expected is not None and expected.lower() != digest:
-            _refuse(f"The SHA-256 is {digest}, announced was {expected}.", "Send the file again.")
-    store().put(source_key(upload), path)
-    with database.begin() as session:
-        upload = session.get_one(Upload, upload_id, with_for_update=True)
-        upload.status, upload.sha256, upload.offset = "completed", digest, upload.size
-    path.unlink(missing_ok=True)
+        _refuse(f"{upload.offset} of {upload.size} bytes have arrived.", "Send the rest, or the whole file again.")
+    with _locked(path):
+        if (again := get(upload_id)).status == "completed":
+            path.unlink(missing_ok=True)
+            return again
+        digest = sha256_of(path)
+        for expected in (upload.sha256, sha256):
+            if expected is not None and expected.lower() != digest:
+                _refuse(
+                    f"The SHA-256 is {digest}, announced was {expected}.", "PUT the whole file, or announce it anew."
+                )
+        store().put(source_key(upload), path)
+        with database.begin() as session:
+            upload = session.get_one(Upload, upload_id, with_for_update=True)
+            upload.status, upload.sha256, upload.offset = "completed", digest, upload.size
+        path.unlink(missing_ok=True)
     return upload
 
 

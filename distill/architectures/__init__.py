@@ -3,6 +3,7 @@
 from distill.architectures.blueprint import Blueprint, Family, ImageInput, LayeredBlueprint, Preprocessing
 from distill.architectures.layers import Layer
 from distill.architectures.matching import TeacherFacts, clean_names, match_state
+from distill.architectures.onnx import ONNX
 from distill.architectures.options import PLAIN, Options, PlainOptions
 from distill.architectures.zoo import (
     blueprint,
@@ -16,6 +17,7 @@ from distill.architectures.zoo import (
 )
 
 __all__ = [
+    "ONNX",
     "PLAIN",
     "Blueprint",
     "Family",

@@ -56,6 +56,14 @@ class Service:
 
         return answer
 
+    def takes(self, upload_id: str, *, size: int) -> None:
+        """An upload that is announced, sent in one piece and completed."""
+        self.on("POST", "/uploads", self.reply(201, {"id": upload_id}))
+        offsets = (self.reply(200, Upload_Offset=str(offset)) for offset in (0, size))
+        self.on("HEAD", f"/uploads/{upload_id}", *offsets)
+        self.on("PATCH", f"/uploads/{upload_id}", self.reply(204))
+        self.on("POST", f"/uploads/{upload_id}/complete", self.reply(200, {"id": upload_id, "status": "completed"}))
+
     @staticmethod
     def hang_up(request: BaseHTTPRequestHandler) -> None:
         request.close_connection = True
@@ -86,7 +94,7 @@ def scripted() -> Iterator[Service]:
         def _handle(self) -> None:
             service.handle(self)
 
-        do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = _handle
+        do_GET = do_POST = do_PUT = do_PATCH = do_HEAD = do_DELETE = _handle
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         service.url = f"http://127.0.0.1:{server.server_port}"
@@ -97,6 +105,13 @@ def scripted() -> Iterator[Service]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@pytest.fixture(autouse=True)
+def state_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a client notes what it began."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state"
 
 
 @pytest.fixture

@@ -83,22 +83,21 @@ def test_nobody_there() -> None:
 def test_an_upload_is_declared_sent_and_completed(scripted: Any, client: Client, tmp_path: Path) -> None:
     data = bytes(range(256)) * 4000
     (tmp_path / "teacher.safetensors").write_bytes(data)
-    scripted.on("POST", "/uploads", scripted.reply(201, {"id": "up_1"}))
-    scripted.on("PUT", "/uploads/up_1/content", scripted.hang_up, scripted.reply(200, {}))
-    scripted.on("POST", "/uploads/up_1/complete", scripted.reply(200, {"id": "up_1", "status": "complete"}))
+    scripted.takes("up_1", size=len(data))
     seen: list[tuple[int, int | None]] = []
     done = client.upload(
         tmp_path / "teacher.safetensors", purpose="teacher", on_progress=lambda n, total: seen.append((n, total))
     )
-    assert done["status"] == "complete"
+    assert done["status"] == "completed"
     assert json.loads(scripted.asked[0].body) == {
         "filename": "teacher.safetensors",
         "bytes": len(data),
         "purpose": "teacher",
         "sha256": hashlib.sha256(data).hexdigest(),
     }
-    sent = [asked for asked in scripted.asked if asked.method == "PUT"]
-    assert [asked.body for asked in sent] == [data, data]
+    (sent,) = (asked for asked in scripted.asked if asked.method == "PATCH")
+    assert sent.body == data
+    assert (sent.headers["Upload-Offset"], sent.headers["Tus-Resumable"]) == ("0", "1.0.0")
     assert seen[-1] == (len(data), len(data))
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from limbeck import Client
 from limbeck.errors import CommandError
 from limbeck.flags import Flags, apply
-from limbeck.submit import LocalFile, Request, read_request, send
+from limbeck.submit import LocalFile, Request, described, read_request, send
 
 DEMO = {
     "name": "demo",
@@ -104,9 +104,7 @@ def test_what_the_service_has_is_not_sent_again(scripted: Any, client: Client, t
     ]
     scripted.on("GET", "/teachers", scripted.reply(200, {"data": teachers}))
     scripted.on("GET", "/datasets", scripted.reply(200, {"data": []}))
-    scripted.on("POST", "/uploads", scripted.reply(201, {"id": "up_9"}))
-    scripted.on("PUT", "/uploads/up_9/content", scripted.reply(200, {}))
-    scripted.on("POST", "/uploads/up_9/complete", scripted.reply(200, {"id": "up_9"}))
+    scripted.takes("up_9", size=len(b"images"))
     scripted.on("POST", "/datasets", scripted.reply(202, {"id": "ds_9", "status": "processing"}))
     scripted.on("GET", "/datasets/ds_9", scripted.reply(200, {"id": "ds_9", "status": "ready"}))
     scripted.on("POST", "/distill", scripted.reply(202, {"id": "dj_9"}))
@@ -119,3 +117,10 @@ def test_what_the_service_has_is_not_sent_again(scripted: Any, client: Client, t
     assert posted["/datasets"] == {"upload_id": "up_9", "format": "npz"}
     assert "/teachers" not in posted
     assert "teacher teacher.safetensors: already there as tch_1, not sent again" in out.export_text()
+
+
+def test_an_onnx_file_needs_no_name_of_an_architecture(tmp_path: Path) -> None:
+    assert described(LocalFile(path=tmp_path / "t.ONNX")).facts == {"architecture": "onnx"}
+    assert described(LocalFile(path=tmp_path / "t.safetensors")).facts == {}
+    named = LocalFile(path=tmp_path / "t.onnx", facts={"architecture": "resnet8"})
+    assert described(named) == named

@@ -159,9 +159,7 @@ def test_a_file_that_is_no_sweep(tmp_path: Path, content: Any) -> None:
 def test_uploads_are_sent_before_and_the_base_has_their_ids(scripted: Any, client: Client, file: Path) -> None:
     (file.parent / "teacher.safetensors").write_bytes(b"weights")
     scripted.on("GET", "/teachers", scripted.reply(200, {"data": []}))
-    scripted.on("POST", "/uploads", scripted.reply(201, {"id": "up_9"}))
-    scripted.on("PUT", "/uploads/up_9/content", scripted.reply(200, {}))
-    scripted.on("POST", "/uploads/up_9/complete", scripted.reply(200, {"id": "up_9"}))
+    scripted.takes("up_9", size=len(b"weights"))
     scripted.on("POST", "/teachers", scripted.reply(202, {"id": "tch_9", "status": "processing"}))
     scripted.on("GET", "/teachers/tch_9", scripted.reply(200, {"id": "tch_9", "status": "ready"}))
     scripted.on("POST", "/distill/sweep", scripted.hang_up, scripted.reply(202, {"id": "sw_1"}))
