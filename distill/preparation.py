@@ -346,6 +346,13 @@ def _resolved(spec: DistillSpec, material: Material) -> dict[str, Any]:
     }
 
 
+def _first_check(network: nn.Module) -> str:
+    if not isinstance(network, OpaqueNetwork):
+        return "names and shapes fit"
+    said = "the graph holds standard operations and its own weights"
+    return f"{said}; the {network.squashed} at its end is left out" if network.squashed else said
+
+
 def check_teacher_file(file: TeacherFile) -> dict[str, Any]:
     """Load a teacher and prove its head on noise, before any data is known; what the check found.
 
@@ -369,7 +376,7 @@ def check_teacher_file(file: TeacherFile) -> dict[str, Any]:
         "feature_width": head.in_features,
         "parameters": num_parameters(network),
         "pools": tap.anatomy.pooling is not None,
-        "checks": ["names and shapes fit", "all values are finite", "W p + b are the logits"],
+        "checks": [_first_check(network), "all values are finite", "W p + b are the logits"],
         "smallest_feature": float(seen.pooled_BC.min()),
         "normalisation": {k: json.loads(metadata[k]) for k in ("mean", "std") if k in metadata} or None,
     }

@@ -65,6 +65,9 @@ def new_teacher(upload_id: str, *, architecture: str, options: NetworkOptions, a
 def _outline(path: Path, architecture: str, options: NetworkOptions, *, param: str) -> TeacherFacts | None:
     """What a look at the file's header tells; None where only the checking process can look into it."""
     if architecture == ONNX:
+        if options != NetworkOptions():
+            place = f"{param.rpartition('/')[0]}/options"
+            raise InputError("invalid_value", "An ONNX file takes no options.", hint="Leave them out.", param=place)
         return None
     architectures.check(architecture, options=options, param=param)
     return architectures.match_state(architecture, read_header(path).shapes, options=options, param=param)

@@ -35,7 +35,6 @@ class OnnxNetwork(OpaqueNetwork):
         self.entry = image_entry(model.graph)
         found = find_head(model.graph)
         self.squashed = found.squashed
-        """What the file does to its logits at last, such as ``Softmax``; left out here."""
         self.num_parameters = num_parameters(model.graph)
         height, width = self.entry.size or (_ANY_SIDE, _ANY_SIDE)
         self.input = ImageInput(

@@ -13,5 +13,7 @@ class OpaqueNetwork(nn.Module):
     num_parameters: int
     input: ImageInput
     """The images that it takes."""
+    squashed: str | None
+    """What it does to its logits at last, such as ``Softmax``; left out here."""
     metadata: dict[str, str]
     """What its file says of itself."""
