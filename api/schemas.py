@@ -113,7 +113,7 @@ class TeacherRequest(Spec):
 
     upload_id: str
     architecture: str
-    """A name from GET /networks."""
+    """A name from GET /networks, or `onnx`: the file itself says what it is."""
     options: NetworkOptions = NetworkOptions()
 
 
@@ -156,8 +156,9 @@ class TeacherSchema(InputSchema):
     object: Literal["teacher"] = "teacher"
     architecture: str
     options: dict[str, Any]
-    num_classes: int
-    in_channels: int
+    num_classes: int | None
+    """None, as the channels, until the file has been looked into, where its header does not tell."""
+    in_channels: int | None
 
     @classmethod
     def of(cls, row: Teacher) -> TeacherSchema:
@@ -165,8 +166,8 @@ class TeacherSchema(InputSchema):
             **_common(row),
             architecture=row.architecture,
             options=row.options,
-            num_classes=row.num_classes,
-            in_channels=row.in_channels,
+            num_classes=row.num_classes or None,
+            in_channels=row.in_channels or None,
         )
 
 

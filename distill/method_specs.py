@@ -13,6 +13,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Auto = Literal["auto"]
+_PUBLISHED_NEGATIVES, _PUBLISHED_IMAGES = 16_384, 50_000
+"""Of CRD, on CIFAR."""
 Weight = Annotated[float, Field(ge=0, le=1e6)]
 Temperature = Annotated[float, Field(gt=0, le=1000)]
 StageName = Annotated[str, Field(pattern=r"^(stage[1-9]|last)$")]
@@ -112,8 +114,9 @@ class CRDSettings(Settings):
     """Contrastive representation distillation (Tian et al., ICLR 2020), with two memory banks on the device."""
 
     weight: Weight = 0.8
-    num_negatives: int = Field(default=16384, ge=1, le=2**20)
-    """Drawn on the device, with replacement, from the images of other classes."""
+    num_negatives: Annotated[int, Field(ge=1, le=2**20)] | Auto = "auto"
+    """Drawn on the device, with replacement, from the images of other classes; auto: the published 16,384 for 50,000
+    images and more, as large a share of fewer."""
     temperature: Temperature = 0.07
     momentum: float = Field(default=0.5, ge=0, lt=1)
     """Of the memory: how much of an image's old embedding is kept."""
@@ -367,6 +370,13 @@ METHODS: tuple[type[Spec], ...] = (
 )  # fmt: skip
 for _method in METHODS:
     _method.model_rebuild()
+
+
+def negatives(setting: int | Auto, *, num_images: int) -> int:
+    """How many CRD draws for an image."""
+    if setting != "auto":
+        return setting
+    return max(1, min(_PUBLISHED_NEGATIVES, round(num_images * _PUBLISHED_NEGATIVES / _PUBLISHED_IMAGES)))
 
 
 def warmup(setting: int | Auto, *, epochs: int) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from distill import recipes
 from distill.markup import Normaliser
-from distill.method_specs import settings_of, warmup
+from distill.method_specs import negatives, settings_of, warmup
 from distill.spec import DistillSpec, LandmarkSpec, TrainingSpec
 
 _IMAGES_PER_RUN = 200_000
@@ -92,7 +92,7 @@ def resolve(
             "baseline": training.baseline and num_labelled != 0,
         }
     )
-    method = _warmed_up(spec.method, epochs=epochs)
+    method = _settled(spec.method, epochs=epochs, num_images=num_images)
     landmarks = None if normaliser is None else _landmarks(spec.landmarks or LandmarkSpec(), normaliser)
     return spec.model_copy(update={"training": resolved, "method": method, "landmarks": landmarks or spec.landmarks})
 
@@ -114,14 +114,19 @@ def _schedule(training: TrainingSpec, base: recipes.Base, *, epochs: int) -> dic
     return {"schedule": schedule, "milestones": milestones}
 
 
-def _warmed_up(method: Any, *, epochs: int) -> Any:
-    """The method, and what stands in its extra, with the epochs over which its weight grows."""
+def _settled(method: Any, *, epochs: int, num_images: int) -> Any:
+    """The method, and what stands in its extra, without an ``auto`` that the run's length or the data decide."""
     settings = settings_of(method)
     update: dict[str, Any] = {}
+    found: dict[str, int] = {}
     if getattr(settings, "warmup_epochs", None) == "auto":
-        update[method.type] = settings.model_copy(update={"warmup_epochs": warmup("auto", epochs=epochs)})
+        found["warmup_epochs"] = warmup("auto", epochs=epochs)
+    if getattr(settings, "num_negatives", None) == "auto":
+        found["num_negatives"] = negatives("auto", num_images=num_images)
+    if found:
+        update[method.type] = settings.model_copy(update=found)
     if extra := getattr(method, "extra", []):
-        update["extra"] = [_warmed_up(term, epochs=epochs) for term in extra]
+        update["extra"] = [_settled(term, epochs=epochs, num_images=num_images) for term in extra]
     return method.model_copy(update=update) if update else method
 
 

@@ -14,15 +14,18 @@ from torch.nn import functional as F
 
 from distill import architectures, events
 from distill.anatomy import LAST
+from distill.architectures import ONNX, ImageInput, Preprocessing
 from distill.batch import POOLED
 from distill.data.augment import Augmentation, AugmentationName, normalize
 from distill.data.packed import PackedDataset
 from distill.errors import InputError
 from distill.evaluation import Answers, answers
 from distill.method_specs import CEMethod, ExtraMethod, KDMethod, KDSettings, SRRLMethod
+from distill.networks.opaque import OpaqueNetwork
 from distill.pairs import Sizes, sizes_of
 from distill.prepared import Prepared, Shape
 from distill.registry import build_network, load_weights
+from distill.reporting import num_parameters
 from distill.runs import Material, draw_views
 from distill.spec import DistillSpec, LandmarkSpec, NetworkOptions
 from distill.taps import Tap, anatomy_of, linear_head, prove, prove_resumable
@@ -78,7 +81,7 @@ def prepare(
         mean=data.mean_C.tolist(),
         std=data.std_C.tolist(),
         in_channels=data.in_channels,
-        teacher_shape=input_shape(teacher.architecture, options=teacher.options, data=data),
+        teacher_shape=_seen_shape(_teacher_input(teacher, master.tap.network)[0], data),
         student_shape=student_shape,
         precision="bf16" if precision == torch.bfloat16 else "fp32",
         extra=(),
@@ -121,11 +124,35 @@ def open_teacher(file: TeacherFile) -> tuple[nn.Module, dict[str, str]]:
     Raises:
         InputError: the weights do not fit the architecture, or are not finite.
     """
+    if file.architecture == ONNX:
+        graph = _open_onnx(file.path)
+        return freeze(graph), graph.metadata
     network = build_network(
         file.architecture, options=file.options, num_classes=file.num_classes, in_channels=file.in_channels
     )
     metadata = load_weights(network, file.path)
     return freeze(network), metadata
+
+
+def _open_onnx(path: Path) -> OpaqueNetwork:
+    try:
+        from distill.networks.onnx_network import OnnxNetwork
+    except ImportError as error:
+        raise InputError(
+            "unsupported_format",
+            "ONNX files need onnx and onnxruntime, which the worker does not have.",
+            hint="pip install limbeck[onnx]",
+            param="/teacher/architecture",
+        ) from error
+    return OnnxNetwork(path)
+
+
+def _teacher_input(file: TeacherFile, network: nn.Module) -> tuple[ImageInput, Preprocessing]:
+    """The images that a teacher takes, and how its architecture normalises them."""
+    if isinstance(network, OpaqueNetwork):
+        return network.input, Preprocessing()
+    blueprint = architectures.blueprint(file.architecture, options=file.options)
+    return blueprint.input, blueprint.preprocessing
 
 
 def load_teacher(file: TeacherFile, data: PackedDataset, *, device: torch.device, precision: torch.dtype) -> Teacher:
@@ -139,13 +166,13 @@ def load_teacher(file: TeacherFile, data: PackedDataset, *, device: torch.device
     """
     network, metadata = open_teacher(file)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    published = architectures.blueprint(file.architecture, options=file.options).preprocessing
+    own, published = _teacher_input(file, network)
     mean, std = data.mean_C, data.std_C
     if "mean" in metadata and "std" in metadata:
         mean, std = (torch.tensor(json.loads(metadata[key]), dtype=torch.float32) for key in ("mean", "std"))
     elif published.mean is not None and published.std is not None and len(published.mean) == data.in_channels:
         mean, std = torch.tensor(published.mean), torch.tensor(published.std)
-    size = input_shape(file.architecture, options=file.options, data=data)[1:]
+    size = _seen_shape(own, data)[1:]
     prepare_images = normaliser(mean.to(device), std.to(device), size=_other(size, than=data))
     head = linear_head(network).requires_grad_(False)
     return Teacher(Tap(network, maps=anatomy_of(network).maps), head, prepare_images, precision)
@@ -153,7 +180,10 @@ def load_teacher(file: TeacherFile, data: PackedDataset, *, device: torch.device
 
 def input_shape(architecture: str, *, options: NetworkOptions, data: PackedDataset) -> Shape:
     """(C, H, W) of the images as a network sees them: the data set's, unless it takes one size only; in pixels."""
-    own = architectures.blueprint(architecture, options=options).input
+    return _seen_shape(architectures.blueprint(architecture, options=options).input, data)
+
+
+def _seen_shape(own: ImageInput, data: PackedDataset) -> Shape:
     return (data.in_channels, *((own.height, own.width) if own.fixed else data.image_size))
 
 
@@ -316,6 +346,13 @@ def _resolved(spec: DistillSpec, material: Material) -> dict[str, Any]:
     }
 
 
+def _first_check(network: nn.Module) -> str:
+    if not isinstance(network, OpaqueNetwork):
+        return "names and shapes fit"
+    said = "the graph holds standard operations and its own weights"
+    return f"{said}; the {network.squashed} at its end is left out" if network.squashed else said
+
+
 def check_teacher_file(file: TeacherFile) -> dict[str, Any]:
     """Load a teacher and prove its head on noise, before any data is known; what the check found.
 
@@ -323,17 +360,23 @@ def check_teacher_file(file: TeacherFile) -> dict[str, Any]:
         InputError: weights that do not fit or are not finite, or a head that is not linear.
     """
     network, metadata = open_teacher(file)
-    own = architectures.blueprint(file.architecture, options=file.options).input
+    own, _ = _teacher_input(file, network)
     size = (own.height, own.width) if own.fixed else (_NOISE_SIDE, _NOISE_SIDE)
-    noise = torch.randn(8, file.in_channels, *size, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(8, file.in_channels or own.channels, *size, generator=torch.Generator().manual_seed(0))
     tap = Tap(network, maps=anatomy_of(network).maps)
     prove(tap, linear_head(network), images_BCHW=noise)
     with torch.no_grad():
         seen = tap(noise)
     if not seen.logits_BK.isfinite().all():
         raise InputError("upload_corrupt", "The network answers NaN or infinity.", param="/teacher")
+    head = linear_head(network)
     return {
-        "checks": ["names and shapes fit", "all values are finite", "W p + b are the logits"],
+        "num_classes": head.out_features,
+        "in_channels": noise.shape[1],
+        "feature_width": head.in_features,
+        "parameters": num_parameters(network),
+        "pools": tap.anatomy.pooling is not None,
+        "checks": [_first_check(network), "all values are finite", "W p + b are the logits"],
         "smallest_feature": float(seen.pooled_BC.min()),
         "normalisation": {k: json.loads(metadata[k]) for k in ("mean", "std") if k in metadata} or None,
     }

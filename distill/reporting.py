@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from distill.evaluation import cpu_latency_ms
 from distill.networks.binarisation import BinaryConv2d
+from distill.networks.opaque import OpaqueNetwork
 
 BITS_PER_OPERATION = 64
 """Multiply-adds of signs that one 64-bit word computes at once (Rastegari et al., ECCV 2016, section 4.1)."""
@@ -38,18 +39,25 @@ def cost_figures(network: nn.Module, *, image_shape: tuple[int, int, int], num_b
     Returns:
         ``parameters``, of which ``binary_parameters`` take one bit; ``macs``, the multiply-adds of convolutions and
         linear layers for one image, ``binary_macs`` those of signs, and both as ``operations``; ``bytes``;
-        ``latency_ms``, the median of single images on the CPU.
+        ``latency_ms``, the median of single images on the CPU. Operations are None where torch cannot look into.
     """
-    macs = count_macs(network, image_shape=image_shape)
+    macs = None if isinstance(network, OpaqueNetwork) else count_macs(network, image_shape=image_shape)
     return {
-        "parameters": sum(p.numel() for p in network.parameters()),
+        "parameters": num_parameters(network),
         "binary_parameters": sum(m.weight.numel() for m in network.modules() if isinstance(m, BinaryConv2d)),
-        "macs": macs.real,
-        "binary_macs": macs.binary,
-        "operations": macs.operations,
+        "macs": macs and macs.real,
+        "binary_macs": macs and macs.binary,
+        "operations": macs and macs.operations,
         "bytes": num_bytes,
         "latency_ms": round(cpu_latency_ms(network, image_shape=image_shape), 3),
     }
+
+
+def num_parameters(network: nn.Module) -> int:
+    """How many numbers were trained (running statistics are not counted where they are told apart)."""
+    if isinstance(network, OpaqueNetwork):
+        return network.num_parameters
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 @torch.no_grad()

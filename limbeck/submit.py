@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -79,6 +79,13 @@ def request_of(body: Mapping[str, Any], *, folder: Path) -> Request:
     return Request(body=rest, **files)
 
 
+def described(file: LocalFile) -> LocalFile:
+    """The file, and what its name tells of it: an ONNX file says itself what it is."""
+    if file.path.suffix.lower() != ".onnx" or file.facts.get("architecture"):
+        return file
+    return replace(file, facts={**file.facts, "architecture": "onnx"})
+
+
 def send(client: Client, request: Request, *, out: Console, dry_run: bool = False) -> Job:
     """Upload what is new, wait until it is checked, and submit.
 
@@ -122,6 +129,7 @@ def _provide(client: Client, kind: Kind, file: LocalFile, out: Console) -> str:
     """The id of a teacher or a data set with the file's bytes: one that is there, or a new one."""
     if not file.path.is_file():
         raise CommandError(f"there is no file {file.path}")
+    file = described(file) if kind == "teachers" else file
     if kind == "teachers" and not file.facts.get("architecture"):
         raise CommandError("a teacher needs the name of its architecture; GET /networks lists them")
     label = f"{_PURPOSE[kind]} {file.path.name}"

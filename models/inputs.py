@@ -53,6 +53,7 @@ class Teacher(InputColumns, Table):
     architecture: Mapped[str] = mapped_column(String(128))
     options: Mapped[dict[str, Any]] = mapped_column(Json, default=dict)
     num_classes: Mapped[int] = mapped_column()
+    """0, as the channels, until a worker has looked into the file, where no header tells it before."""
     in_channels: Mapped[int] = mapped_column()
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from distill import architectures
+from distill.architectures import ONNX, TeacherFacts
 from distill.data.inspect import inspect_dataset
 from distill.errors import DistillError, InputError
 from distill.spec import NetworkOptions
@@ -42,10 +43,7 @@ def new_teacher(upload_id: str, *, architecture: str, options: NetworkOptions, a
     upload = uploads.completed(upload_id, purpose="teacher", at=at)
     key = uploads.source_key(upload)
     try:
-        architectures.check(architecture, options=options, param=f"{at}/architecture")
-        found = teacher_files.look(store().local_path(key))
-        shapes = found.weights.shapes
-        facts = architectures.match_state(architecture, shapes, options=options, param=f"{at}/architecture")
+        facts, report = _outline(store().local_path(key), architecture, options, param=f"{at}/architecture")
     except InputError as error:
         error.param = error.param or f"{at}/upload_id"
         raise Invalid([error]) from error
@@ -58,10 +56,25 @@ def new_teacher(upload_id: str, *, architecture: str, options: NetworkOptions, a
         source_key=key,
         architecture=architecture,
         options=options.model_dump(mode="json"),
-        num_classes=facts.num_classes,
-        in_channels=facts.in_channels,
-        report={"feature_width": facts.feature_width, "file": found.report()},
+        num_classes=facts.num_classes if facts else 0,
+        in_channels=facts.in_channels if facts else 0,
+        report=report,
     )
+
+
+def _outline(
+    path: Path, architecture: str, options: NetworkOptions, *, param: str
+) -> tuple[TeacherFacts | None, dict[str, Any]]:
+    """What a look at the file's outline tells, and the report of it; None where only a worker can look into it."""
+    if architecture == ONNX:
+        if options != NetworkOptions():
+            place = f"{param.rpartition('/')[0]}/options"
+            raise InputError("invalid_value", "An ONNX file takes no options.", hint="Leave them out.", param=place)
+        return None, {}
+    architectures.check(architecture, options=options, param=param)
+    found = teacher_files.look(path)
+    facts = architectures.match_state(architecture, found.weights.shapes, options=options, param=param)
+    return facts, {"feature_width": facts.feature_width, "file": found.report()}
 
 
 def create_dataset(upload_id: str, *, format: str) -> Dataset:
@@ -214,6 +227,9 @@ def ready(preparation: Preparation, *, report: dict[str, Any], packed: Path | No
         row = _held(session, preparation)
         row.status, row.ready_at = InputStatus.READY, utcnow()
         row.report = {**row.report, **report}
+        if isinstance(row, Teacher):
+            row.num_classes = report.get("num_classes", row.num_classes)
+            row.in_channels = report.get("in_channels", row.in_channels)
         row.key = key or row.source_key
         spent = _spent(session, row) if key is not None else None
     if spent is not None:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 from sqlalchemy.orm import Session
 
 from distill import architectures, compatibility, plan
+from distill.architectures import ONNX
 from distill.compatibility import Side
 from distill.errors import DistillError, InputError
 from distill.published import published
@@ -132,10 +133,10 @@ def fit(spec: DistillSpec, *, teacher: Teacher, dataset: Dataset, new_rows: Sequ
     ]
     if errors:
         raise Invalid(errors)
-    facts: dict[str, Any] = {"teacher": _network_facts(teacher.architecture, teacher.options, teacher, dataset)}
-    facts["student"] = _network_facts(
-        spec.student.architecture, spec.student.options.model_dump(mode="json"), teacher, dataset
-    )
+    facts: dict[str, Any] = {
+        "teacher": _teacher_facts(teacher, data),
+        "student": _network_facts(spec.student.architecture, spec.student.options, teacher, data),
+    }
     facts["dataset"] = {"id": dataset.id, "sha256": dataset.sha256, "status": dataset.status}
     facts["teacher"] |= {"id": teacher.id, "sha256": teacher.sha256, "status": teacher.status}
     resolved = None
@@ -160,7 +161,10 @@ def fit(spec: DistillSpec, *, teacher: Teacher, dataset: Dataset, new_rows: Sequ
 
 def _method_errors(spec: DistillSpec, teacher: Teacher, data: DataFacts | None) -> list[InputError]:
     student = _side(spec.student.architecture, spec.student.options)
-    master = _side(teacher.architecture, NetworkOptions.model_validate(teacher.options))
+    if teacher.architecture == ONNX:
+        master = Side(name="an ONNX file", num_stages=0, pools=teacher.report.get("pools"))
+    else:
+        master = _side(teacher.architecture, NetworkOptions.model_validate(teacher.options))
     return compatibility.check_method(
         spec.method,
         student=student,
@@ -211,10 +215,11 @@ def _format(dataset: Dataset) -> DatasetFormat:
 
 
 def _pair_errors(spec: DistillSpec, teacher: Teacher, data: DataFacts) -> Iterator[InputError]:
-    yield from _head_errors(teacher, data)
+    if teacher.num_classes:
+        yield from _head_errors(teacher, data)
     yield from _student_errors(spec, data)
     yield from _landmark_errors(spec, data)
-    if teacher.in_channels != data.image["channels"]:
+    if teacher.in_channels not in (0, data.image["channels"]):
         yield InputError(
             "state_dict_mismatch",
             f"The teacher takes images of {teacher.in_channels} channels, the data set's have "
@@ -286,24 +291,37 @@ def _landmark_errors(spec: DistillSpec, data: DataFacts) -> Iterator[InputError]
         )
 
 
-def _network_facts(architecture: str, options: dict[str, Any], teacher: Teacher, dataset: Dataset) -> dict[str, Any]:
-    chosen = NetworkOptions.model_validate(options)
-    image = dataset.report.get("image")
+def _teacher_facts(teacher: Teacher, data: DataFacts | None) -> dict[str, Any]:
+    options = NetworkOptions.model_validate(teacher.options)
+    if teacher.architecture != ONNX:
+        return _network_facts(teacher.architecture, options, teacher, data)
+    return {
+        "architecture": ONNX,
+        "options": teacher.options,
+        "num_classes": teacher.num_classes or None,
+        "parameters": teacher.report.get("parameters"),
+        "feature_width": teacher.report.get("feature_width"),
+    }
+
+
+def _network_facts(
+    architecture: str, options: NetworkOptions, teacher: Teacher, data: DataFacts | None
+) -> dict[str, Any]:
+    """Of a network for the teacher's classes and the data's images, as far as both are known."""
     facts: dict[str, Any] = {
         "architecture": architecture,
+        "options": options.model_dump(mode="json"),
+        "num_classes": teacher.num_classes or None,
+        "feature_width": architectures.feature_width(architecture, options=options),
+    }
+    if not teacher.num_classes:
+        return facts
+    size: dict[str, Any] = {
         "options": options,
         "num_classes": teacher.num_classes,
-        "parameters": architectures.parameters(
-            architecture, options=chosen, num_classes=teacher.num_classes, in_channels=teacher.in_channels
-        ),
-        "feature_width": architectures.feature_width(architecture, options=chosen),
+        "in_channels": teacher.in_channels,
     }
-    if image is not None:
-        facts["macs"] = architectures.macs(
-            architecture,
-            options=chosen,
-            num_classes=teacher.num_classes,
-            in_channels=teacher.in_channels,
-            image_size=(image["height"], image["width"]),
-        )
+    facts["parameters"] = architectures.parameters(architecture, **size)
+    if data is not None:
+        facts["macs"] = architectures.macs(architecture, image_size=data.image_size, **size)
     return facts

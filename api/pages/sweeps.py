@@ -22,7 +22,7 @@ def sweep_page(sweep: Sweep) -> dict[str, Any]:
         "sweep": sweep,
         "title": title(sweep),
         "state": _state(children),
-        "axes": [axis["path"] for axis in sweep.axes if axis["path"] != SEED_PATH],
+        "axes": _named([axis["path"] for axis in sweep.axes if axis["path"] != SEED_PATH]),
         "columns": [column.title[:1].upper() + column.title[1:] for column in columns],
         "rows": [
             {
@@ -35,6 +35,15 @@ def sweep_page(sweep: Sweep) -> dict[str, Any]:
         ],
         "children": [{"id": c.id, "name": c.name, "status": c.status, "student": _student(c)} for c in children],
     }
+
+
+def _named(paths: Sequence[str]) -> list[dict[str, str]]:
+    """Each path with what stands last in it as its name, where that tells it from the others."""
+    names = [path.rpartition("/")[2] for path in paths]
+    return [
+        {"path": path, "name": name if names.count(name) == 1 else path}
+        for path, name in zip(paths, names, strict=True)
+    ]
 
 
 def sweep_state(sweep: Sweep) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from distill.architectures.blueprint import Blueprint, Family, ImageInput, LayeredBlueprint, Preprocessing
 from distill.architectures.layers import Layer, Shape
 from distill.architectures.matching import NUM_REPORTED, TeacherFacts, clean_names, match_state
+from distill.architectures.onnx import ONNX
 from distill.architectures.options import PLAIN, Options, PlainOptions
 from distill.architectures.wrapping import Tree, Weights, unwrap
 from distill.architectures.zoo import (
@@ -18,6 +19,7 @@ from distill.architectures.zoo import (
 
 __all__ = [
     "NUM_REPORTED",
+    "ONNX",
     "PLAIN",
     "Blueprint",
     "Family",

@@ -12,7 +12,7 @@ from distill.batch import POOLED, Batch
 from distill.contrast import Negatives, Scores, compare_all, compare_drawn, log_constant, noise_contrast, occurrences
 from distill.errors import InputError
 from distill.losses import outside_autocast, promoted
-from distill.method_specs import CRDSettings
+from distill.method_specs import CRDSettings, negatives
 from distill.pairs import Pair
 
 _IMAGES_PER_NEGATIVE = 8
@@ -40,10 +40,11 @@ class CRD(nn.Module):
 
     def __init__(self, settings: CRDSettings, *, pair: Pair) -> None:
         super().__init__()
-        self.settings = settings
         self.num_images = len(pair.labels_N)
-        self.numbers = {"num_negatives": settings.num_negatives, "num_images": self.num_images}
-        self.multiplies = self.num_images <= _IMAGES_PER_NEGATIVE * settings.num_negatives
+        self.num_negatives = negatives(settings.num_negatives, num_images=self.num_images)
+        self.settings = settings
+        self.numbers = {"num_negatives": self.num_negatives, "num_images": self.num_images}
+        self.multiplies = self.num_images <= _IMAGES_PER_NEGATIVE * self.num_negatives
         self.student_embedding = nn.Linear(pair.student.pooled, settings.width)
         self.teacher_embedding = nn.Linear(pair.teacher.pooled, settings.width)
         bound = 1.0 / math.sqrt(settings.width / 3.0)
@@ -59,7 +60,7 @@ class CRD(nn.Module):
         with outside_autocast(batch.student.pooled_BC):
             student_BE = _embedded(self.student_embedding, batch.student.pooled_BC)
             teacher_BE = _embedded(self.teacher_embedding, batch.teacher.pooled_BC.detach())
-            drawn_BM = self.negatives.draw(indices_B, count=self.settings.num_negatives)
+            drawn_BM = self.negatives.draw(indices_B, count=self.num_negatives)
             sides = ((student_BE, self.teacher_bank_NE), (teacher_BE, self.student_bank_NE))
             scores = self._compare(sides, indices_B, drawn_BM)
             if not self._has_constants:

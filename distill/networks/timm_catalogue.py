@@ -2,10 +2,8 @@
 
 Every number in it comes from a network that was built. Parameters and multiply-adds are counted on the meta
 device, where a network weighs nothing; what holds of the head and of the stages is shown with real numbers on
-all but the largest. It takes an hour or two on one core, and goes on where it was when it is started again; with
-a higher ``--largest-proved`` it then shows what it left open. With ``--sketch`` it takes minutes: networks that are not
-in the work file yet are built and counted but never run, so that their multiply-adds and pooling stay unknown; a later
-run without it fills them in.
+all but the largest. It takes about an hour of one core, and goes on where it was when it is started again; with
+a higher ``--largest-proved`` it then shows what it left open.
 """
 
 from __future__ import annotations
@@ -26,8 +24,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from distill.architectures.timm_names import COLUMNS, NUM_CHANNELS, NUM_CLASSES, TABLE
-from distill.networks.dissection import Findings, choose
-from distill.networks.timm_zoo import announced_of, create, findings_of, heads_of, import_timm, published
+from distill.networks.dissection import Findings
+from distill.networks.timm_zoo import create, findings_of, import_timm, published
 
 LARGEST_PROVED = 100  # million parameters
 FEW_CLASSES, GREY = 10, 1
@@ -79,46 +77,6 @@ class _SkipInitialisation(TorchFunctionMode):
         if func in self.SKIPPED and args[0].is_meta:
             return args[0]
         return func(*args, **(kwargs or {}))
-
-
-def sketch(plain_name: str) -> Row:
-    """The same without a forward pass, as the network announces itself; nothing that would need one is told.
-
-    Where the head is more than a layer, the pass is made all the same, on the meta device.
-
-    Raises:
-        ValueError: it does not classify.
-    """
-    network = _weightless(plain_name, NUM_CLASSES, NUM_CHANNELS)
-    if not hasattr(network, "get_classifier"):
-        raise ValueError("an encoder without a classifier")
-    heads = heads_of(network)
-    if not heads or not all(isinstance(head, nn.Linear | nn.Conv2d) for head in heads):
-        return describe(plain_name, largest_proved=0)
-    names = {id(module): name for name, module in network.named_modules()}
-    record, parameters = published(network), _num_parameters(network)
-    widths = [int(head.weight.shape[1]) for head in heads]  # type: ignore[index]
-    return {
-        "stage_widths": [entry.width for entry in choose(announced_of(network))],
-        "feature_widths": widths,
-        "classifiers": [names[id(head)] for head in heads],
-        "pooled": None,
-        "parameters": parameters,
-        "parameters_per_class": sum(widths) + len(widths),
-        "parameters_per_channel": _sketched_per_channel(plain_name, parameters),
-        "macs": None,
-        "image_size": list(record["input_size"][1:]),
-        "fixed_size": bool(record["fixed_input_size"]),
-        "preprocessing": [list(record["mean"]), list(record["std"]), record["interpolation"], record["crop_pct"]],
-    }
-
-
-def _sketched_per_channel(plain_name: str, parameters: int) -> int | None:
-    try:
-        grey = _weightless(plain_name, NUM_CLASSES, GREY)
-    except (RuntimeError, AssertionError, ValueError, TypeError):
-        return None
-    return _exact(parameters - _num_parameters(grey), NUM_CHANNELS - GREY) or None
 
 
 def _weightless(plain_name: str, num_classes: int, in_channels: int) -> nn.Module:
@@ -173,22 +131,21 @@ def _macs(network: nn.Module, image_size: tuple[int, ...]) -> int | None:
     return counter.get_total_flops() // 2
 
 
-def _line(plain_name: str, *, largest_proved: float, is_sketch: bool) -> Row:
+def _line(plain_name: str, *, largest_proved: float) -> Row:
     """One line of the work file; what fails says why and stops nothing."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # timm's own, of networks under their old names
     try:
-        row = sketch(plain_name) if is_sketch else describe(plain_name, largest_proved=largest_proved)
-        return {"name": plain_name, "row": row}
+        return {"name": plain_name, "row": describe(plain_name, largest_proved=largest_proved)}
     except Exception as error:
         return {"name": plain_name, "skipped": f"{type(error).__name__}: {error}"[:200]}
 
 
-def survey(work: Path, *, num_workers: int, largest_proved: float, is_sketch: bool) -> None:
+def survey(work: Path, *, num_workers: int, largest_proved: float) -> None:
     """Describe every network that the work file lacks, or leaves open and may now show; one JSON object a line."""
-    done = {name for name, line in _lines(work).items() if is_sketch or not _is_open(line, largest_proved)}
+    done = {name for name, line in _lines(work).items() if not _is_open(line, largest_proved)}
     open_names = [name for name in import_timm().list_models() if name not in done]
-    describe_line = functools.partial(_line, largest_proved=largest_proved, is_sketch=is_sketch)
+    describe_line = functools.partial(_line, largest_proved=largest_proved)
     # Fresh processes now and then give memory back.
     with (
         work.open("a", encoding="utf-8") as file,
@@ -241,9 +198,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--largest-proved", type=float, default=LARGEST_PROVED, help="million parameters")
     parser.add_argument("--out", type=Path, default=TABLE)
-    parser.add_argument("--sketch", action="store_true", help="count only, without a forward pass")
     asked = parser.parse_args(arguments)
-    survey(asked.work, num_workers=asked.workers, largest_proved=asked.largest_proved, is_sketch=asked.sketch)
+    survey(asked.work, num_workers=asked.workers, largest_proved=asked.largest_proved)
     asked.out.write_text(table(_lines(asked.work).values(), version=import_timm().__version__), encoding="utf-8")
 
 

@@ -118,8 +118,8 @@ def _findings(network: nn.Module, image_size: tuple[int, int]) -> Findings:
     return dissect(
         network,
         image_shape=(in_channels, *image_size),
-        announced=announced_of(network),
-        heads=heads_of(network),
+        announced=_announced_of(network),
+        heads=_heads_of(network),
         num_classes=num_classes,
         num_prefix_tokens=int(getattr(network, "num_prefix_tokens", 0) or 0),
     )
@@ -130,14 +130,14 @@ def _shape(network: nn.Module) -> tuple[int, int]:
     return int(num_classes), int(in_channels)
 
 
-def announced_of(network: nn.Module) -> list[Announced]:
+def _announced_of(network: nn.Module) -> list[Announced]:
     """The maps that timm says a network has, in their order."""
     entries: Any = getattr(network, "feature_info", None) or []
     entries = getattr(entries, "info", entries)
     return [Announced(entry["module"], entry["num_chs"], entry.get("reduction")) for entry in entries]
 
 
-def heads_of(network: nn.Module) -> list[nn.Module]:
+def _heads_of(network: nn.Module) -> list[nn.Module]:
     """What holds the last linear layers: one module, or several in a tuple."""
     head: Any = network.get_classifier()  # type: ignore[operator]
     heads = head if isinstance(head, tuple | list) else [head]

@@ -311,3 +311,12 @@ class TestTogether:
         ]
         for kind in ("distill", "teachers", "datasets"):
             assert client.get(f"/{kind}").json()["data"] == []
+
+
+def test_an_onnx_file_takes_no_options(client: httpx.Client, upload: Callable[..., str]) -> None:
+    body = {"upload_id": upload(b"graph", "teacher", "t.onnx"), "architecture": "onnx", "options": {"width": 2.0}}
+    answer = client.post("/teachers", json=body)
+    assert answer.status_code == 422
+    (flaw,) = answer.json()["errors"]
+    assert (flaw["pointer"], flaw["code"]) == ("/options", "invalid_value")
+    assert client.post("/teachers", json=body | {"options": {}}).json()["num_classes"] is None

@@ -58,7 +58,7 @@ def test_the_page_shows_where_it_stands_and_the_table(
     assert f"<b>SRRL</b> 88.50 ± {deviation:.2f} 90.00 ± 0.00 0.710 ± 0.000 0.0" in page
     assert "2 of 2" in page
     assert "control 85.00 90.00 0.710 0.0" in page
-    assert "1 of 2, incomplete" in page
+    assert "1 of 2" in page
     assert "epoch 3 of 4, 50.00 %" in page
     assert "abels alone" not in page  # no job has a baseline to show
 
@@ -108,3 +108,16 @@ def test_a_failed_job_says_why_and_what_users_write_stays_text(
 
 def test_an_unknown_sweep_has_no_page(client: httpx.Client) -> None:
     assert client.get("/sweeps/sw_none").status_code == 404
+
+
+def test_a_column_has_the_last_name_of_its_path_where_that_is_enough(
+    client: httpx.Client, body: dict[str, Any], hire: Callable[..., Any]
+) -> None:
+    method = {"type": "kd", "kd": {"weight": 1.0}, "extra": [{"type": "sp", "sp": {"weight": 1.0}}]}
+    paths = ("/method/kd/weight", "/method/extra/0/sp/weight", "/student/options/width")
+    axes = [{"path": path, "values": [0.5]} for path in paths]
+    for chosen, titles in ((axes[1:], "weight width"), (axes[:2], f"{paths[0]} {paths[1]}")):
+        request = {"name": "x", "base": body | {"method": method}, "axes": chosen}
+        made = client.post("/distill/sweep", json=request).raise_for_status().json()
+        finish(hire(made["children"][0]["id"]), 0.8)
+        assert f"Side by side {titles} Student" in text_of(client.get(made["links"]["web"]))

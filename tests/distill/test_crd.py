@@ -95,7 +95,7 @@ class Reference:
 
 def draws(method: CRD, batch: Batch, *, seed: int) -> list[list[int]]:
     torch.manual_seed(seed)
-    drawn: list[list[int]] = method.negatives.draw(batch.indices_B, count=method.settings.num_negatives).tolist()
+    drawn: list[list[int]] = method.negatives.draw(batch.indices_B, count=method.num_negatives).tolist()
     torch.manual_seed(seed)
     return drawn
 

@@ -249,6 +249,19 @@ def test_methods_that_grow_their_weight_are_told_over_how_many_epochs() -> None:
     assert plan.resolve(asked, num_images=5000).method.model_dump(mode="json")["dkd"]["warmup_epochs"] == 0
 
 
+@pytest.mark.parametrize(
+    ("num_images", "num_negatives"), [(5_000, 1_638), (50_000, 16_384), (1_281_167, 16_384), (40, 13)]
+)
+def test_crd_draws_the_published_share_of_the_images(num_images: int, num_negatives: int) -> None:
+    body = {"teacher": {"id": "t"}, "dataset": {"id": "d"}, "student": {"architecture": "resnet8"}}
+    for method in ({"type": "crd"}, {"type": "kd", "extra": [{"type": "crd"}]}):
+        spec = DistillSpec.model_validate({**body, "method": method})
+        resolved = plan.resolve(spec, num_images=num_images).method.model_dump(mode="json")
+        assert (resolved if "crd" in resolved else resolved["extra"][0])["crd"]["num_negatives"] == num_negatives
+    asked = DistillSpec.model_validate({**body, "method": {"type": "crd", "crd": {"num_negatives": 7}}})
+    assert plan.resolve(asked, num_images=num_images).method.model_dump(mode="json")["crd"]["num_negatives"] == 7
+
+
 @pytest.mark.parametrize(("labelled", "steps"), [(None, 2 * 30), (1000, 30 + 15), (0, 30)])
 def test_the_baseline_sees_labelled_images_alone(labelled: int | None, steps: int) -> None:
     body = {"teacher": {"id": "t"}, "dataset": {"id": "d"}, "student": {"architecture": "resnet8"}}

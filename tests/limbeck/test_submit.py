@@ -12,7 +12,7 @@ from rich.console import Console
 from limbeck import Client
 from limbeck.errors import CommandError
 from limbeck.flags import Flags, apply
-from limbeck.submit import LocalFile, Request, read_request, send
+from limbeck.submit import LocalFile, Request, described, read_request, send
 
 DEMO = {
     "name": "demo",
@@ -117,3 +117,10 @@ def test_what_the_service_has_is_not_sent_again(scripted: Any, client: Client, t
     assert posted["/datasets"] == {"upload_id": "up_9", "format": "npz"}
     assert "/teachers" not in posted
     assert "teacher teacher.safetensors: already there as tch_1, not sent again" in out.export_text()
+
+
+def test_an_onnx_file_needs_no_name_of_an_architecture(tmp_path: Path) -> None:
+    assert described(LocalFile(path=tmp_path / "t.ONNX")).facts == {"architecture": "onnx"}
+    assert described(LocalFile(path=tmp_path / "t.safetensors")).facts == {}
+    named = LocalFile(path=tmp_path / "t.onnx", facts={"architecture": "resnet8"})
+    assert described(named) == named

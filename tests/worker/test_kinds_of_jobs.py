@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
+import onnx
 import pytest
 import torch
 from safetensors import safe_open
 
 from distill.data.packed import PackedDataset
 from distill.networks.binarisation import BinaryConv2d
+from distill.preparation import open_teacher
 from distill.registry import load_student
+from distill.spec import NetworkOptions
 from tests.fixtures import tiny
 from tests.fixtures.face_figures import errors, in_pixels, mean_face_error
 from tests.fixtures.face_jobs import logits_of
@@ -65,7 +68,7 @@ class User:
 
     def distill(self, teacher: TeacherFile, data: bytes, *, student: dict[str, Any], **more: Any) -> Done:
         """Everything in one request: the inputs are checked while the job waits for them."""
-        weights = self.upload(teacher.path.read_bytes(), "teacher", "teacher.safetensors")
+        weights = self.upload(teacher.path.read_bytes(), "teacher", teacher.path.name)
         body = {
             "teacher": {
                 "upload_id": weights,
@@ -211,3 +214,52 @@ def test_two_methods_at_once(
     assert done.job["config_resolved"]["method"]["extra"][0]["kd"]["temperature"] == 4.0
     assert done.report["student"]["top1"] == pytest.approx(accuracy(done.student), abs=1.01 / 96)
     assert done.report["student"]["top1"] > 0.35  # four classes
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_a_teacher_that_torch_exported_to_onnx(
+    user: User, tiny_teacher: TeacherFile, tiny_npz: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    network, metadata = open_teacher(tiny_teacher)
+    data = PackedDataset.load(tiny_dataset)
+    mean, std = (torch.tensor(json.loads(metadata[name]))[:, None, None] for name in ("mean", "std"))
+    images = (data.test_images.float() / 255 - mean) / std
+    path = tmp_path / "teacher.onnx"
+    torch.onnx.export(network, (images[:1],), str(path), dynamo=True, external_data=False, verbose=False)
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {name: metadata[name] for name in ("mean", "std")})
+    onnx.save(model, path)
+
+    done = user.distill(
+        replace(tiny_teacher, path=path, architecture="onnx", options=NetworkOptions()),
+        tiny_npz.read_bytes(),
+        student=tiny.STUDENT,
+        method={"type": "srrl", "extra": [{"type": "sp"}]},
+        training=training(baseline=True),
+    )
+
+    with torch.no_grad():
+        right = network(images).argmax(dim=1) == data.test_labels
+    teacher = done.report["teacher"]
+    assert teacher["top1"] == pytest.approx(float(right.double().mean()), abs=1e-6)
+    assert teacher["bytes"] == path.stat().st_size
+    assert teacher["parameters"] > sum(p.numel() for p in network.parameters()) * 0.9
+    assert teacher["macs"] is None
+    described = user.json("GET", f"/teachers/{done.job['teacher']['id']}")
+    assert (described["num_classes"], described["in_channels"]) == (data.num_classes, data.in_channels)
+    assert described["report"]["pools"] is True
+    assert done.job["teacher"]["architecture"] == "onnx"
+    assert done.report["student"]["top1"] > 0
+
+
+def test_a_file_that_is_no_onnx_fails_with_the_way_out(user: User, tiny_npz: Path) -> None:
+    weights = user.upload(b"\x80\x04cposix\nsystem\n", "teacher", "teacher.onnx")
+    teacher = user.json("POST", "/teachers", json={"upload_id": weights, "architecture": "onnx"})
+    assert (teacher["num_classes"], teacher["status"]) == (None, "processing")
+    deadline = time.monotonic() + SECONDS
+    while teacher["status"] == "processing":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+        teacher = user.json("GET", f"/teachers/{teacher['id']}")
+    assert (teacher["status"], teacher["error"]["code"]) == ("error", "upload_corrupt")
+    assert teacher["error"]["hint"] == "Export it again."
