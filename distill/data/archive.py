@@ -20,6 +20,8 @@ from distill.errors import InputError
 MAX_MEMBERS = 200_000
 MAX_TOTAL_BYTES = 4 * 2**30
 MAX_NAME_LENGTH = 1024
+_MAX_RATIO = 200
+_FREE_BYTES = 16 * 2**20  # below this a large ratio harms nobody
 _MAX_DIRECTORY_BYTES = 64 * 2**20
 CHUNK_BYTES = 2**20
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
@@ -173,6 +175,17 @@ def _check_total(files: dict[str, zipfile.ZipInfo], archive_bytes: int) -> None:
         refuse(f"the archive unpacks to {total:,} bytes; the limit is {MAX_TOTAL_BYTES:,}")
     if sum(info.compress_size for info in files.values()) > archive_bytes:
         refuse("members of the archive share the same bytes")
+
+
+def check_ratio(packed: int, unpacked: int, *, of: str) -> None:
+    """Refuse what unpacks to far more than it takes: images are compressed already, only a bomb shrinks like this.
+
+    Raises:
+        InputError: ``unsafe_file``.
+    """
+    if unpacked > _FREE_BYTES and unpacked > _MAX_RATIO * packed:
+        hint = "Leave out what is not part of the data set, or save it in the usual way."
+        refuse(f"{packed:,} bytes of {of} unpack to {unpacked:,}", hint=hint)
 
 
 def refuse(message: str, *, hint: str = "Make the archive again, of plain files alone.") -> NoReturn:

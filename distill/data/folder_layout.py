@@ -10,13 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
-from distill.data.archive import shown
+from distill.data.archive import check_ratio, shown
 from distill.data.image_layout import ImageLayout, skip, unlabeled
 from distill.data.source import Source
 from distill.errors import InputError
 
 MAX_IMAGE_BYTES = 50 * 2**20
-_MAX_RATIO = 200
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 SPLITS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
@@ -116,9 +115,7 @@ def check_sizes(source: Source, images: list[str]) -> None:
         if info.file_size > MAX_IMAGE_BYTES:
             _unsafe(f"{shown(name)} takes {info.file_size:,} bytes; the limit is {MAX_IMAGE_BYTES:,}")
         packed, unpacked = packed + info.compress_size, unpacked + info.file_size
-    # Images are compressed already; only a bomb shrinks like this.
-    if unpacked > 2**20 and unpacked > _MAX_RATIO * packed:
-        _unsafe(f"{packed:,} bytes of images unpack to {unpacked:,}")
+    check_ratio(packed, unpacked, of="images")
 
 
 def _grow(images: list[str]) -> _Tree:

@@ -24,6 +24,7 @@ from distill.errors import InputError
 _STEMS = ("manifest", "metadata", "train", "test", "val", "valid", "validation")
 _MEMBERS = {f"{stem}.{suffix}" for stem in _STEMS for suffix in ("csv", "jsonl")}
 _PATHS = ("file_name", "filename", "image", "path")
+_MAX_LISTS = 100
 _MAX_LINE = 2**20
 _HINT = (
     "The list needs a column file_name (or image, or path) and a column label, and may have a column split with train, "
@@ -60,7 +61,10 @@ def manifest_layout(source: Source) -> ImageLayout:
     known = set(images)
     listed: dict[str, Labelled] = {}
     missing: list[dict[str, str]] = []
-    for member in filter(is_manifest, names):
+    lists = list(filter(is_manifest, names))
+    if len(lists) > _MAX_LISTS:
+        _refuse(f"there are {len(lists):,} lists, such as {shown(lists[0])}")
+    for member in lists:
         rows = _rows(source, member)
         found = _found(member, [row.path for row in rows], images, known)
         for row in rows:
@@ -73,8 +77,8 @@ def manifest_layout(source: Source) -> ImageLayout:
                 split = row.split or split_of(member) or _folder_split(row.path) or "train"
                 listed[image] = Labelled(image, row.label, split)
     unnamed = [name for name in images if name not in listed]
-    free = [name for name in unnamed if UNLABELED_FOLDERS & set(name.split("/")[:-1])]
-    others = [skip(name, "no list names it") for name in unnamed if name not in set(free)]
+    free = {name for name in unnamed if UNLABELED_FOLDERS & set(name.split("/")[:-1])}
+    others = [skip(name, "no list names it") for name in unnamed if name not in free]
     others += [
         skip(name, "not a JPEG, PNG, WebP or BMP") for name in names if not is_image(name) and not is_manifest(name)
     ]

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from distill.data.archive import CHUNK_BYTES, MAX_MEMBERS, MAX_TOTAL_BYTES, refuse, shown
+from distill.data.archive import CHUNK_BYTES, MAX_MEMBERS, MAX_TOTAL_BYTES, check_ratio, refuse, shown
 from distill.data.columns import LABELS, choose, split_of
 from distill.data.folder_layout import MAX_IMAGE_BYTES, is_junk
 from distill.data.image_layout import ImageLayout, Labelled, as_label, listed_layout, skip
 from distill.data.imagefolder import read_layout
-from distill.data.parquet_outline import check_ends, is_parquet
+from distill.data.parquet_outline import check_ends, check_parquet, is_parquet
 from distill.data.raw import RawDataset
 from distill.data.source import Source
 from distill.data.spool import Extent, Extents, Spool, window
@@ -32,8 +32,7 @@ _IMAGES = ("image", "img", "images", "picture")
 _MAX_COLUMNS = 1000
 _MAX_FEATURES_BYTES = 4 * 2**20
 _MAX_LABEL_BYTES = 1000
-_MAX_RATIO = 200
-_FREE_BYTES = 16 * 2**20  # below this a large ratio harms nobody
+_MAX_FILES = 2000
 _BATCH_BYTES = 2**30
 _BATCH_ROWS = 256
 _HINT = (
@@ -85,9 +84,13 @@ def read_parquet(source: Source, *, folder: Path, seed: int, image_size: int | N
         InputError: ``upload_corrupt``, ``unsafe_file`` for sizes beyond the limits, ``dataset_unreadable`` for other
             columns, ``unsupported_format`` where Parquet cannot be read; others as other readers of images.
     """
+    members = sorted(filter(is_parquet, source.files))
+    if len(members) > _MAX_FILES:
+        refuse(f"there are {len(members):,} Parquet files", hint=f"Send at most {_MAX_FILES:,}.")
+    check_parquet(source)
     with Spool(folder) as spool:
         rows = _Rows(spool)
-        for member in sorted(name for name in source.files if is_parquet(name)):
+        for member in members:
             with Spool(folder) as copy, _arrow_errors(member):
                 _read_file(source, member, copy, rows)
         return read_layout(Extents(spool.file, rows.files), rows.layout(source), seed=seed, image_size=image_size)
@@ -131,9 +134,7 @@ def _read_rows(file: ParquetFile, member: str, file_bytes: int, rows: _Rows) -> 
         for image, label in (row for batch in batches for row in _pairs(batch, columns)):
             _add(rows, f"{member}/{number}", image, label, split)
             number += 1
-            unpacked = rows.spool.size - before
-            if unpacked > _FREE_BYTES and unpacked > _MAX_RATIO * file_bytes:
-                refuse(f"{file_bytes:,} bytes of {shown(member)} unpack to {unpacked:,}")
+            check_ratio(file_bytes, rows.spool.size - before, of=shown(member))
 
 
 def _add(rows: _Rows, name: str, image: Any, label: Any, split: str) -> None:
@@ -186,7 +187,8 @@ def _check_sizes(file: ParquetFile, member: str, file_bytes: int) -> None:
     unpacked = sum(sizes)
     if min(sizes, default=0) < 0:
         raise InputError("upload_corrupt", f"{shown(member)} tells a negative size", hint="Write the file again.")
-    if unpacked > MAX_TOTAL_BYTES or (unpacked > _FREE_BYTES and unpacked > _MAX_RATIO * file_bytes):
+    check_ratio(file_bytes, unpacked, of=shown(member))
+    if unpacked > MAX_TOTAL_BYTES:
         message = f"{file_bytes:,} bytes of {shown(member)} unpack to {unpacked:,}"
         refuse(message, hint="Send fewer or smaller images.")
 

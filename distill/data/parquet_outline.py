@@ -6,7 +6,7 @@ Source: https://parquet.apache.org/docs/file-format/.
 
 from __future__ import annotations
 
-from distill.data.archive import refuse, shown
+from distill.data.archive import check_ratio, refuse, shown
 from distill.data.folder_layout import is_junk
 from distill.data.source import Source
 from distill.errors import InputError
@@ -44,13 +44,14 @@ def check_ends(start: bytes, end: bytes, size: int, member: str) -> None:
 
 
 def check_parquet(source: Source) -> None:
-    """The same of every file that lies uncompressed, and can be looked at from both ends.
+    """Whether no file is a bomb; and their ends, of those that lie uncompressed.
 
     Raises:
         InputError: ``upload_corrupt`` or ``unsafe_file``.
     """
     for name in filter(is_parquet, source.files):
         info = source.files[name]
+        check_ratio(info.compress_size, info.file_size, of=shown(name))
         if info.compress_size == info.file_size:
             with source.open(name) as stream:
                 start = stream.read(4)

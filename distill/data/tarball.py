@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, NamedTuple, NoReturn
 
-from distill.data.archive import MAX_MEMBERS, MAX_TOTAL_BYTES, refuse, safe_name, shown
+from distill.data.archive import MAX_MEMBERS, MAX_TOTAL_BYTES, check_ratio, refuse, safe_name, shown
 from distill.data.spool import Extent, window
 from distill.errors import InputError
 
@@ -24,8 +24,6 @@ _NO_SPARSE = "Make the archive without --sparse."
 
 _GZIP_CHUNK = 2**16
 _MAX_GZIP_MEMBERS = 100_000
-_MAX_RATIO = 200
-_FREE_BYTES = 16 * 2**20  # below this a large ratio harms nobody
 
 
 class _Header(NamedTuple):
@@ -35,8 +33,10 @@ class _Header(NamedTuple):
 
 
 def is_tar(start: bytes) -> bool:
-    """Whether a file that starts so is a tar of POSIX or GNU."""
-    return start[257:262] == b"ustar"
+    """Whether a file that starts so is a tar: by POSIX's and GNU's mark, else, of those before, by the checksum."""
+    checksum = start[148:156].strip(b" \0")
+    is_old = len(start) >= _BLOCK and bool(checksum) and not checksum.strip(b"01234567")
+    return start[257:262] == b"ustar" or (is_old and int(checksum, 8) == _sum(start[:_BLOCK]))
 
 
 def tar_members(file: IO[bytes], whole: Extent) -> dict[str, Extent]:
@@ -92,8 +92,7 @@ def gunzipped(stream: IO[bytes]) -> Iterator[bytes]:
                 _corrupt(f"the gzip file is damaged: {error}")
             data = unpacker.unconsumed_tail
             unpacked += len(chunk)
-            if unpacked > _FREE_BYTES and unpacked > _MAX_RATIO * read:
-                refuse(f"{read:,} bytes of the gzip file unpack to {unpacked:,}")
+            check_ratio(read, unpacked, of="the gzip file")
             yield chunk
         data = unpacker.unused_data.lstrip(b"\0")
         if not data:
@@ -137,14 +136,18 @@ def _walk(stream: IO[bytes], whole: int) -> Iterator[tuple[_Header, int]]:
 
 
 def _parse(block: bytes) -> _Header:
-    checksum = block[148:156]
-    if _number(checksum) != sum(block) - sum(checksum) + 8 * ord(" "):
+    if _number(block[148:156]) != _sum(block):
         _corrupt("a header of the tar has a wrong checksum")
     name = block[:100].partition(b"\0")[0]
     # GNU's own headers keep other things where POSIX has the first part of a long name.
     if block[257:263] == b"ustar\0" and (prefix := block[345:500].partition(b"\0")[0]):
         name = prefix + b"/" + name
     return _Header(_text(name), _number(block[124:136]), block[156:157])
+
+
+def _sum(block: bytes) -> int:
+    """The checksum of a header, in which its own field counts as blanks."""
+    return sum(block) - sum(block[148:156]) + 8 * ord(" ")
 
 
 def _number(field: bytes) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from distill.data.archive import CHUNK_BYTES, MAX_MEMBERS, refuse, shown
+from distill.data.archive import CHUNK_BYTES, MAX_MEMBERS, check_ratio, refuse, shown
 from distill.data.columns import split_of
 from distill.data.folder_layout import check_sizes, is_image, is_junk
 from distill.data.image_layout import ImageLayout, Labelled, as_label, listed_layout, skip
@@ -137,6 +137,8 @@ def _label(source: Source, sample: _Sample) -> int | str | None:
 
 
 def _members(source: Source, shard: str, spool: Spool) -> dict[str, Extent]:
+    info = source.files[shard]
+    check_ratio(info.compress_size, info.file_size, of=shown(shard))
     with source.open(shard) as stream:
         packed = not shard.endswith(".tar")
         whole = spool.append(gunzipped(stream) if packed else iter(lambda: stream.read(CHUNK_BYTES), b""))

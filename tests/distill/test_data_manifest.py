@@ -210,6 +210,11 @@ def test_labels_that_do_not_fit(upload: Path, labels: list[Any], code: str) -> N
     refused(upload, {"manifest.csv": as_csv(rows(labels)), **images(len(labels))}, code=code)
 
 
+def test_a_list_in_each_of_many_folders(upload: Path) -> None:
+    members = {f"{i}/train.csv": b"file_name,label\n" for i in range(101)} | images(2)
+    assert "101 lists" in refused(upload, members).message
+
+
 def test_a_class_that_only_the_test_split_has(upload: Path) -> None:
     listed = [row | {"split": "train" if i < 4 else "test"} for i, row in enumerate(rows(["a", "b", "a", "b", "c"]))]
     error = refused(upload, {"manifest.csv": as_csv(listed), **images(5)}, code="dataset_class_mismatch")

@@ -267,6 +267,13 @@ def test_a_bomb_of_zeros(upload: Path) -> None:
     assert (error.code, "unpack to" in error.message) == ("unsafe_file", True)
 
 
+def test_a_bomb_within_a_zip(upload: Path) -> None:
+    error = refused(upload, zipped({"train-0.parquet": b"PAR1" + bytes(50 * 2**20) + b"PAR1"}))
+    assert (error.code, "unpack to" in error.message) == ("unsafe_file", True)
+    with pytest.raises(InputError, match="unpack to"):
+        inspect_dataset(upload)
+
+
 def test_a_bomb_of_strings(upload: Path) -> None:
     names = ["a" * 10_000_000, "b" * 10_000_000]
     error = refused(upload, written(table([pixels() for _ in range(40)], names * 20), compression="zstd"))

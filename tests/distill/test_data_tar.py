@@ -125,6 +125,23 @@ def test_other_formats_lie_in_tars_too(upload: Path) -> None:
     assert len(read(upload).train_labels) == 20
 
 
+def test_a_tar_from_before_posix(upload: Path) -> None:
+    blocks = []
+    for name, content in folders().items():
+        info = tarfile.TarInfo(name)
+        info.size = len(content)
+        header = bytearray(info.tobuf())
+        header[156:157], header[257:265], header[148:156] = b"\0", bytes(8), b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+        blocks += [bytes(header), content.ljust(-(-len(content) // 512) * 512, b"\0")]
+    whole = b"".join(blocks) + bytes(1024)
+    with tarfile.open(fileobj=io.BytesIO(whole)) as file:
+        assert file.getnames() == list(folders())
+    for data in (whole, gzip.compress(whole)):
+        upload.write_bytes(data)
+        assert read(upload).classes == ["a", "b"]
+
+
 def test_gzip_in_parts_as_pigz_and_cat_make_it(upload: Path) -> None:
     whole = tarred(folders())
     upload.write_bytes(gzip.compress(whole[:3000]) + gzip.compress(b"") + gzip.compress(whole[3000:]) + bytes(512))

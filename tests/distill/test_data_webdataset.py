@@ -184,6 +184,10 @@ def test_links_in_shards(upload: Path) -> None:
     assert refused(upload, tarred({"train-0.tar": data.getvalue()})).code == "unsafe_file"
 
 
+def test_a_bomb_of_a_shard(upload: Path) -> None:
+    assert "unpack to" in refused(upload, zipped({"train-0.tar": shard(samples(1)) + bytes(50 * 2**20)})).message
+
+
 def test_all_shards_together_are_bounded(upload: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distill.data.webdataset_layout.MAX_MEMBERS", 10)
     members = {f"train-{i}.tar": shard(samples(3)) for i in range(2)}
