@@ -64,5 +64,5 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing torch (some 200 MB) ..."
 	@$(PIP) install -c constraints.txt torch
 	@echo "Installing Limbeck and its other dependencies ..."
-	@$(PIP) install --quiet -c constraints.txt -e '.[train,zoo,onnx,dev]'
+	@$(PIP) install --quiet -c constraints.txt -e '.[train,onnx,parquet,zoo,dev]'
 	@touch $@

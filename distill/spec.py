@@ -13,7 +13,9 @@ from distill.errors import InputError
 from distill.method_specs import Auto, MethodSpec, Spec, SRRLMethod
 
 PointIndex = Annotated[int, Field(ge=0, le=10_000)]
-DatasetFormat = Literal["auto", "npz", "idx", "cifar", "imagefolder", "wflw", "300w"]
+DatasetFormat = Literal[
+    "auto", "npz", "idx", "cifar", "imagefolder", "manifest", "webdataset", "parquet", "wflw", "300w"
+]
 
 
 class NetworkOptions(Spec):

@@ -117,8 +117,10 @@ def submit(
     teacher_architecture: Annotated[str | None, typer.Option(help="A name of GET /networks.")] = None,
     teacher_width: Annotated[float | None, typer.Option(help="Multiplies its channels.")] = None,
     teacher_stem_stride: Annotated[int | None, typer.Option(min=1, max=2)] = None,
-    data: Annotated[Path | None, typer.Option(help="NPZ, IDX or ImageFolder zip.")] = None,
-    data_format: Annotated[str | None, typer.Option(help="auto, npz, idx, cifar, imagefolder, wflw or 300w.")] = None,
+    data: Annotated[Path | None, typer.Option(help="A file of docs/datasets.md: NPZ, zip, tar or Parquet.")] = None,
+    data_format: Annotated[
+        str | None, typer.Option(help="auto, or a format of docs/datasets.md, such as imagefolder.")
+    ] = None,
     student: Annotated[str | None, typer.Option(help="A name of GET /networks.")] = None,
     student_width: Annotated[float | None, typer.Option(help="Multiplies its channels.")] = None,
     student_stem_stride: Annotated[int | None, typer.Option(min=1, max=2)] = None,

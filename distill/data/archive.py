@@ -1,4 +1,4 @@
-"""An uploaded zip, checked before anything in it is decompressed. Standard library only.
+"""An uploaded zip, checked before anything in it is decompressed; the limits of all archives. Standard library only.
 
 Nothing is ever written under a name that the archive gives: members are read as streams.
 """
@@ -20,15 +20,18 @@ from distill.errors import InputError
 MAX_MEMBERS = 200_000
 MAX_TOTAL_BYTES = 4 * 2**30
 MAX_NAME_LENGTH = 1024
+_MAX_RATIO = 200
+_FREE_BYTES = 16 * 2**20  # below this a large ratio harms nobody
 _MAX_DIRECTORY_BYTES = 64 * 2**20
-_CHUNK_BYTES = 2**20
+CHUNK_BYTES = 2**20
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 
 ACCEPTED = (
-    "Send an .npz with x_train, y_train, x_test and y_test, a zip of the four IDX files of MNIST or EMNIST, a zip of "
-    "CIFAR's binary files, or a zip of class folders with JPEG, PNG, WebP or BMP images; images may be without labels. "
-    "For landmarks send an .npz with landmarks_train and landmarks_test instead of labels, or a zip with the lists of "
-    "WFLW or the .pts files of 300W."
+    "Send an .npz with x_train, y_train, x_test and y_test, or a zip, tar or tar.gz of the four IDX files of MNIST or "
+    "EMNIST, of CIFAR's binary files, of class folders with JPEG, PNG, WebP or BMP images, of images with a "
+    "manifest.csv, of WebDataset samples or of Parquet files; images may be without labels. For landmarks send an .npz "
+    "with landmarks_train and landmarks_test instead of labels, or an archive with the lists of WFLW or the .pts files "
+    "of 300W."
 )
 
 
@@ -87,7 +90,7 @@ class Archive:
     def read(self, name: str) -> bytes:
         """The whole member; piece by piece, so that one that lies about its size cannot fill the memory."""
         with self.open(name) as stream:
-            data = b"".join(iter(lambda: stream.read(_CHUNK_BYTES), b""))
+            data = b"".join(iter(lambda: stream.read(CHUNK_BYTES), b""))
             if len(data) != self.files[name].file_size:
                 raise EOFError(f"{len(data):,} of {self.files[name].file_size:,} bytes")
             return data
@@ -123,12 +126,12 @@ def _open(file: _GuardedFile) -> zipfile.ZipFile:
 def _checked(members: list[zipfile.ZipInfo], archive_bytes: int) -> dict[str, zipfile.ZipInfo]:
     files: dict[str, zipfile.ZipInfo] = {}
     for info in members:
-        name = _safe_name(info)
+        name = safe_name(info.orig_filename)
         _check_kind(info)
         if info.is_dir() or name.endswith("/"):
             continue
         if name in files:
-            _refuse(f"{shown(name)} is in the archive twice")
+            refuse(f"{shown(name)} is in the archive twice")
         if info.header_offset < 0 or info.header_offset + info.compress_size > archive_bytes:
             raise InputError("upload_corrupt", f"{shown(name)} lies outside of the archive")
         files[name] = info
@@ -136,21 +139,28 @@ def _checked(members: list[zipfile.ZipInfo], archive_bytes: int) -> dict[str, zi
     return files
 
 
-def _safe_name(info: zipfile.ZipInfo) -> str:
-    name = info.orig_filename.replace("\\", "/")
+def safe_name(written: str) -> str:
+    """A member's name with ``/`` between folders and without ``./``; that of a folder ends in ``/``.
+
+    Raises:
+        InputError: ``unsafe_file`` when it leads out of the archive, is empty or too long, or holds NUL.
+    """
+    name = written.replace("\\", "/")
     if "\0" in name or len(name) > MAX_NAME_LENGTH or not name:
-        _refuse(f"a member's name is not usable: {shown(name)}")
-    if name.startswith("/") or re.match(r"[A-Za-z]:", name) or ".." in name.split("/"):
-        _refuse(f"a member's name leads out of the archive: {shown(name)}")
-    return name
+        refuse(f"a member's name is not usable: {shown(name)}")
+    parts = name.split("/")
+    if name.startswith("/") or re.match(r"[A-Za-z]:", name) or ".." in parts:
+        refuse(f"a member's name leads out of the archive: {shown(name)}")
+    plain = "/".join(part for part in parts if part not in ("", "."))
+    return plain if parts[-1] not in ("", ".") else f"{plain}/"
 
 
 def _check_kind(info: zipfile.ZipInfo) -> None:
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        _refuse(f"{shown(info.filename)} is a link or a device")
+        refuse(f"{shown(info.filename)} is a link or a device")
     if info.flag_bits & _ENCRYPTED:
-        _refuse(f"{shown(info.filename)} is encrypted", hint="Make the archive without a password.")
+        refuse(f"{shown(info.filename)} is encrypted", hint="Make the archive without a password.")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise InputError(
             "unsupported_format",
@@ -162,10 +172,26 @@ def _check_kind(info: zipfile.ZipInfo) -> None:
 def _check_total(files: dict[str, zipfile.ZipInfo], archive_bytes: int) -> None:
     total = sum(info.file_size for info in files.values())
     if total > MAX_TOTAL_BYTES:
-        _refuse(f"the archive unpacks to {total:,} bytes; the limit is {MAX_TOTAL_BYTES:,}")
+        refuse(f"the archive unpacks to {total:,} bytes; the limit is {MAX_TOTAL_BYTES:,}")
     if sum(info.compress_size for info in files.values()) > archive_bytes:
-        _refuse("members of the archive share the same bytes")
+        refuse("members of the archive share the same bytes")
 
 
-def _refuse(message: str, *, hint: str = "") -> NoReturn:
+def check_ratio(packed: int, unpacked: int, *, of: str) -> None:
+    """Refuse what unpacks to far more than it takes: images are compressed already, only a bomb shrinks like this.
+
+    Raises:
+        InputError: ``unsafe_file``.
+    """
+    if unpacked > _FREE_BYTES and unpacked > _MAX_RATIO * packed:
+        hint = "Leave out what is not part of the data set, or save it in the usual way."
+        refuse(f"{packed:,} bytes of {of} unpack to {unpacked:,}", hint=hint)
+
+
+def refuse(message: str, *, hint: str = "Make the archive again, of plain files alone.") -> NoReturn:
+    """Refuse an archive that means harm, or looks as if it did.
+
+    Raises:
+        InputError: ``unsafe_file``.
+    """
     raise InputError("unsafe_file", message, hint=hint)

@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
-
-from distill.data.archive import shown
-from distill.data.source import Source
-from distill.errors import InputError
-
-MAX_LIST_BYTES = 64 * 2**20
-_ASKED = 20
 
 Rect = tuple[float, float, float, float]
 
@@ -65,46 +55,3 @@ class FaceLayout:
             "ignored": self.ignored,
             "unused": self.unused,
         }
-
-
-def read_lines(source: Source, member: str) -> list[tuple[int, str]]:
-    """The lines of a list that are not empty, with their numbers from 1.
-
-    Raises:
-        InputError: ``unsafe_file`` beyond 64 MiB, ``dataset_unreadable`` when it is no text.
-    """
-    if source.files[member].file_size > MAX_LIST_BYTES:
-        size = source.files[member].file_size
-        raise InputError("unsafe_file", f"{shown(member)} takes {size:,} bytes; the limit is {MAX_LIST_BYTES:,}")
-    try:
-        text = source.read(member).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError("dataset_unreadable", f"{shown(member)} is no text in UTF-8: {error.reason}") from error
-    return [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-
-
-def plain(path: str) -> str:
-    """A path of a list as the archive would write it."""
-    return path.replace("\\", "/").removeprefix("./")
-
-
-def locate(paths: Sequence[str], *, among: Collection[str]) -> dict[str, str]:
-    """The member that each path of a list means; paths without one are left out.
-
-    Lists name images from some folder on, and archives wrap folders around. All paths are taken from the one
-    folder in which most of the first paths are found.
-
-    Args:
-        paths: as :func:`plain` gives them.
-        among: the archive's images.
-    """
-    asked = [(path, f"/{path}") for path in islice(dict.fromkeys(paths), _ASKED)]
-    folders = Counter(
-        member[: len(member) - len(path)]
-        for member in among
-        for path, end in asked
-        if member == path or member.endswith(end)
-    )
-    folder = max(folders, key=lambda name: (folders[name], -len(name)), default="")
-    known = set(among)
-    return {path: folder + path for path in paths if folder + path in known}

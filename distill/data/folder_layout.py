@@ -10,41 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
-from distill.data import UNLABELED
-from distill.data.archive import shown
+from distill.data.archive import check_ratio, shown
+from distill.data.image_layout import ImageLayout, skip, unlabeled
 from distill.data.source import Source
 from distill.errors import InputError
 
 MAX_IMAGE_BYTES = 50 * 2**20
-_MAX_RATIO = 200
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}
-_SPLITS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
-_UNLABELED = {"train_unlabeled", "train_unlabelled", "unlabeled", "unlabelled"}
+SPLITS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
+UNLABELED_FOLDERS = {"train_unlabeled", "train_unlabelled", "unlabeled", "unlabelled"}
 _HINT = (
     "Put the images into class folders: cat/1.png, dog/1.png; or train/cat/1.png and test/cat/2.png. Images without "
     "labels go to train_unlabeled/ beside them, or lie flat where there are no class folders at all."
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class FolderLayout:
-    """Members by split and class. ``test`` is None when a part of ``train`` must be held out."""
-
-    classes: list[str]
-    """Sorted by code point, as torchvision sorts them; empty when no image has a label."""
-    train: list[tuple[str, int]]
-    """(member, class index) of every labelled image."""
-    unlabeled: list[tuple[str, int]]
-    """(member, -1) of every image for training that has none."""
-    test: list[tuple[str, int]] | None
-    """As ``train``, or all with -1 when no image has a label."""
-    unused: int
-    """Images of a validation split beside a test split."""
-    skipped: list[dict[str, str]] = field(default_factory=list)
-    """Files that are no images of the data set, with ``path`` and ``reason``."""
-    ignored: int = 0
-    """Files that systems leave behind, such as .DS_Store."""
 
 
 @dataclass
@@ -74,7 +53,7 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(_SUFFIXES) and not is_junk(name)
 
 
-def folder_layout(source: Source) -> FolderLayout:
+def folder_layout(source: Source) -> ImageLayout:
     """Find splits and classes by the folders' names.
 
     Raises:
@@ -83,65 +62,60 @@ def folder_layout(source: Source) -> FolderLayout:
     """
     names = [name for name in source.files if not is_junk(name)]
     images = [name for name in names if is_image(name)]
-    _check_sizes(source, images)
+    check_sizes(source, images)
     tree = _grow(images)
     loose = [member for members in tree.loose.values() for member in members] if tree.has_classes else []
     others = [name for name in names if not is_image(name)]
     return replace(
         _with_classes(tree) if tree.has_classes else _without_classes(tree),
-        skipped=[_skip(member, "not in a class folder") for member in loose]
-        + [_skip(name, "not a JPEG, PNG, WebP or BMP") for name in others],
+        skipped=[skip(member, "not in a class folder") for member in loose]
+        + [skip(name, "not a JPEG, PNG, WebP or BMP") for name in others],
         ignored=len(source.files) - len(names),
     )
 
 
-def _with_classes(tree: _Tree) -> FolderLayout:
+def _with_classes(tree: _Tree) -> ImageLayout:
     train, test, val = (tree.classes.get(split, {}) for split in ("train", "test", "val"))
     held_out = test or val
     _check_classes(train, held_out)
     classes = sorted(train)
-    return FolderLayout(
+    return ImageLayout(
         classes=classes,
         train=_pairs(train, classes),
-        unlabeled=_unlabeled(tree.unlabeled),
+        unlabeled=unlabeled(tree.unlabeled),
         test=_pairs(held_out, classes) if held_out else None,
         unused=sum(map(len, val.values())) if test else 0,
     )
 
 
-def _without_classes(tree: _Tree) -> FolderLayout:
+def _without_classes(tree: _Tree) -> ImageLayout:
     in_a_folder = [member for members in tree.classes.get("train", {}).values() for member in members]
     train = tree.unlabeled + tree.loose.get("train", []) + in_a_folder
     if not train:
         raise InputError("dataset_empty", "there are no images for training", hint=_HINT)
     test, val = (tree.loose.get(split, []) for split in ("test", "val"))
-    return FolderLayout(
+    return ImageLayout(
         classes=[],
         train=[],
-        unlabeled=_unlabeled(train),
-        test=_unlabeled(test or val) or None,
+        unlabeled=unlabeled(train),
+        test=unlabeled(test or val) or None,
         unused=len(val) if test else 0,
     )
 
 
-def _unlabeled(members: list[str]) -> list[tuple[str, int]]:
-    return [(member, UNLABELED) for member in sorted(members)]
+def check_sizes(source: Source, images: list[str]) -> None:
+    """Whether each image is of a size that images have, and whether all together are no bomb.
 
-
-def _skip(member: str, reason: str) -> dict[str, str]:
-    return {"path": shown(member), "reason": reason}
-
-
-def _check_sizes(source: Source, images: list[str]) -> None:
+    Raises:
+        InputError: ``unsafe_file``.
+    """
     packed = unpacked = 0
     for name in images:
         info = source.files[name]
         if info.file_size > MAX_IMAGE_BYTES:
             _unsafe(f"{shown(name)} takes {info.file_size:,} bytes; the limit is {MAX_IMAGE_BYTES:,}")
         packed, unpacked = packed + info.compress_size, unpacked + info.file_size
-    # Images are compressed already; only a bomb shrinks like this.
-    if unpacked > 2**20 and unpacked > _MAX_RATIO * packed:
-        _unsafe(f"{packed:,} bytes of images unpack to {unpacked:,}")
+    check_ratio(packed, unpacked, of="images")
 
 
 def _grow(images: list[str]) -> _Tree:
@@ -149,17 +123,17 @@ def _grow(images: list[str]) -> _Tree:
     root = _wrapper(paths)
     parts_of = {name: path[root:] for name, path in zip(images, paths, strict=True)}
     tops = {parts[0] for parts in parts_of.values() if len(parts) > 1}
-    named = tops - _UNLABELED
-    by_split = bool(named) and named <= set(_SPLITS) and ("train" in named or named != tops)
+    named = tops - UNLABELED_FOLDERS
+    by_split = bool(named) and named <= set(SPLITS) and ("train" in named or named != tops)
     if not by_split and "train" in tops and all(len(p) > 2 for p in parts_of.values() if p[0] == "train"):
-        others = ", ".join(sorted(shown(top) for top in named - set(_SPLITS))[:5])
+        others = ", ".join(sorted(shown(top) for top in named - set(SPLITS))[:5])
         raise InputError("dataset_unreadable", f"beside train/ there are images in {others}", hint=_HINT)
     tree = _Tree(by_split=by_split)
     for name, (*folders, _) in parts_of.items():
-        if folders and folders[0] in _UNLABELED:
+        if folders and folders[0] in UNLABELED_FOLDERS:
             tree.unlabeled.append(name)
             continue
-        split = _SPLITS[folders.pop(0)] if by_split and folders else "train"
+        split = SPLITS[folders.pop(0)] if by_split and folders else "train"
         if folders:
             tree.classes.setdefault(split, {}).setdefault(folders[0], []).append(name)
         else:
@@ -170,7 +144,7 @@ def _grow(images: list[str]) -> _Tree:
 def _wrapper(paths: list[list[str]]) -> int:
     """1 when a single folder wraps everything, else 0."""
     tops = {path[0] for path in paths}
-    return int(len(tops) == 1 and not tops & _UNLABELED and all(len(path) > 2 for path in paths))
+    return int(len(tops) == 1 and not tops & UNLABELED_FOLDERS and all(len(path) > 2 for path in paths))
 
 
 def _check_classes(train: dict[str, list[str]], held_out: dict[str, list[str]]) -> None:

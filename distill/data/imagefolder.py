@@ -1,4 +1,4 @@
-"""A zip of images in folders as a data set: every image decoded once, to one size."""
+"""Images that lie as files as a data set: every one decoded once, to one size."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 
 from distill.data.decoding import ImageReader, check_broken, check_memory, eight_bits, look, quiet_pillow
 from distill.data.folder_layout import folder_layout
+from distill.data.image_layout import ImageLayout
 from distill.data.raw import Images, RawDataset, Split, assemble
 from distill.data.source import Source
 
@@ -40,7 +41,15 @@ def read_imagefolder(source: Source, *, seed: int, image_size: int | None = None
         InputError: as :func:`distill.data.folder_layout.folder_layout`, and ``dataset_unreadable`` when more than 5 %
             cannot be read, ``unsafe_file`` when the whole takes too much memory.
     """
-    layout = folder_layout(source)
+    return read_layout(source, folder_layout(source), seed=seed, image_size=image_size)
+
+
+def read_layout(source: Source, layout: ImageLayout, *, seed: int, image_size: int | None = None) -> RawDataset:
+    """The same of images whose splits and classes are known already.
+
+    Raises:
+        InputError: ``dataset_unreadable``, ``unsafe_file``, ``dataset_empty`` or ``dataset_class_mismatch``.
+    """
     reader = ImageReader(source)
     with quiet_pillow():
         members = layout.train + layout.unlabeled + (layout.test or [])
@@ -48,19 +57,19 @@ def read_imagefolder(source: Source, *, seed: int, image_size: int | None = None
         train = _decode_all(reader, layout.train, target)
         unlabeled = _decode_all(reader, layout.unlabeled, target)
         test = _decode_all(reader, layout.test, target) if layout.test else None
-        check_broken(reader.skipped, of=len(members))
+        check_broken(reader.skipped + layout.missing, of=len(members) + len(layout.missing))
     notes = []
     if target.resize:
         notes.append(f"Images were scaled by their shorter side and cut square, {target.height}x{target.width} pixels.")
     if layout.unused:
-        notes.append(f"Nothing was made of {layout.unused:,} images of a validation split beside the test split.")
+        notes.append(f"Nothing was made of {layout.unused:,} images of a validation split, or of one without labels.")
     return assemble(
         train if layout.classes else None,
         test=test,
         classes=layout.classes,
         unlabeled=unlabeled.images,
         seed=seed,
-        skipped=reader.skipped + layout.skipped,
+        skipped=reader.skipped + layout.missing + layout.skipped,
         ignored=layout.ignored,
         notes=notes,
     )

@@ -18,8 +18,9 @@ import re
 from typing import NoReturn
 
 from distill.data.archive import shown
-from distill.data.face_layout import Face, FaceLayout, locate, plain, read_lines
+from distill.data.face_layout import Face, FaceLayout
 from distill.data.folder_layout import is_image, is_junk
+from distill.data.lists import locate, plain, read_lines
 from distill.data.source import Source
 from distill.errors import InputError
 

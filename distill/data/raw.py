@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from distill.data import UNLABELED
 from distill.data.archive import shown
+from distill.data.image_layout import MAX_CLASS_NAME
 from distill.data.known import Normalisation
 from distill.errors import InputError
 
@@ -17,7 +18,6 @@ Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
 HELD_OUT = 0.1
-_MAX_CLASS_NAME = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,9 +212,9 @@ def _check_gaps(present: Labels, classes: list[str] | None) -> None:
 def _check_names(classes: list[str]) -> None:
     if len(set(classes)) != len(classes):
         _refuse_names("two classes have the same name")
-    bad = [name for name in classes if not name.strip() or len(name) > _MAX_CLASS_NAME]
+    bad = [name for name in classes if not name.strip() or len(name) > MAX_CLASS_NAME]
     if bad:
-        _refuse_names(f"a class name is empty or longer than {_MAX_CLASS_NAME} characters: {shown(bad[0])!r}")
+        _refuse_names(f"a class name is empty or longer than {MAX_CLASS_NAME} characters: {shown(bad[0])!r}")
 
 
 def _check_test_labels(labels: Labels, num_classes: int) -> None:

@@ -8,14 +8,18 @@ from distill.data import presets
 from distill.data.cifar import read_cifar
 from distill.data.faces import read_300w, read_wflw
 from distill.data.idx import read_idx
-from distill.data.imagefolder import read_imagefolder
-from distill.data.inspect import Format, detect, open_archive
+from distill.data.imagefolder import read_imagefolder, read_layout
+from distill.data.inspect import Format, detect
+from distill.data.manifest_layout import manifest_layout
 from distill.data.npz import read_npz
 from distill.data.npz_landmarks import read_npz_landmarks
 from distill.data.npz_landmarks_layout import has_landmarks
+from distill.data.opening import open_upload
+from distill.data.parquet import read_parquet
 from distill.data.raw import RawDataset, normalised_as
 from distill.data.raw_landmarks import RawLandmarks
 from distill.data.source import Source
+from distill.data.webdataset_layout import opened_shards, webdataset_layout
 from distill.errors import InputError
 
 __all__ = ["RawDataset", "RawLandmarks", "read", "read_preset"]
@@ -24,11 +28,12 @@ __all__ = ["RawDataset", "RawLandmarks", "read", "read_preset"]
 def read(
     path: Path, *, format: str = "auto", seed: int = 0, image_size: int | None = None
 ) -> RawDataset | RawLandmarks:
-    """Read an .npz, or a zip of IDX files, of CIFAR's binary files, of images in folders, or of faces with landmarks.
+    """Read an .npz, or an archive of IDX files, of CIFAR's binary files, of images with their labels, or of landmarks.
 
     Args:
-        path: the uploaded file; its name does not matter, and nothing is written beside it.
-        format: ``auto``, ``npz``, ``idx``, ``cifar``, ``imagefolder``, ``wflw`` or ``300w``.
+        path: the uploaded file; its name does not matter; what must be unpacked goes to a file without a
+            name beside it.
+        format: ``auto`` or one of :data:`distill.data.inspect.Format`.
         seed: of the held-out split, where the upload has none.
         image_size: side in pixels that images in folders, or faces, are brought to; None chooses.
 
@@ -36,7 +41,7 @@ def read(
         InputError: ``upload_corrupt``, ``unsafe_file``, ``unsupported_format``, ``dataset_empty``,
             ``dataset_unreadable`` or ``dataset_class_mismatch``.
     """
-    with open_archive(path) as archive:
+    with open_upload(path) as archive:
         found = detect(archive, format)
         if found == "npz" and has_landmarks(archive):
             return read_npz_landmarks(archive, seed=seed)
@@ -44,6 +49,13 @@ def read(
             return read_wflw(archive, seed=seed, image_size=image_size)
         if found == "300w":
             return read_300w(archive, seed=seed, image_size=image_size)
+        if found == "parquet":
+            return read_parquet(archive, folder=path.parent, seed=seed, image_size=image_size)
+        if found == "webdataset":
+            with opened_shards(archive, path.parent) as source:
+                return read_layout(source, webdataset_layout(source), seed=seed, image_size=image_size)
+        if found == "manifest":
+            return read_layout(archive, manifest_layout(archive), seed=seed, image_size=image_size)
         return _read(archive, found, seed=seed, image_size=image_size)
 
 

@@ -11,8 +11,9 @@ import re
 from typing import NoReturn
 
 from distill.data.archive import shown
-from distill.data.face_layout import Face, FaceLayout, Rect, locate, plain, read_lines
+from distill.data.face_layout import Face, FaceLayout, Rect
 from distill.data.folder_layout import is_image, is_junk
+from distill.data.lists import locate, plain, read_lines
 from distill.data.source import Source
 from distill.errors import InputError
 
