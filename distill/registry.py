@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from distill import architectures
 from distill.batch import Method, ResultHead
@@ -121,7 +121,8 @@ def _pointing_at(place: str) -> Iterator[None]:
 def load_weights(network: nn.Module, path: Path) -> dict[str, str]:
     """Strictly load a safetensors file into a network and return the file's metadata.
 
-    Prefixes that wrappers add to names are removed; every value must be finite.
+    Prefixes that wrappers add to names are removed, and what stands beside the weights is left out; every value
+    must be finite.
 
     Raises:
         InputError: ``state_dict_mismatch`` or ``upload_corrupt``.
@@ -130,13 +131,20 @@ def load_weights(network: nn.Module, path: Path) -> dict[str, str]:
         tensors = load_file(path)
     except SafetensorError as error:
         raise InputError("upload_corrupt", f"{path.name}: {error}.", hint=_SAVE_HINT, param="/teacher") from error
-    clean = architectures.clean_names(tensors)
+    weights = architectures.unwrap({name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    clean = architectures.clean_names(weights.shapes)
+    state = {clean[name]: tensors[weights.prefix + name] for name in weights.shapes}
     try:
-        state = unpack_bits(network, {clean[name]: tensor for name, tensor in tensors.items()})
-        network.load_state_dict(state, strict=True)
+        network.load_state_dict(unpack_bits(network, state), strict=True)
     except (RuntimeError, ValueError) as error:
-        raise InputError("state_dict_mismatch", str(error)[:500], param="/teacher/architecture") from error
-    bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+        raise InputError(
+            "state_dict_mismatch",
+            str(error)[:500],
+            hint="Name the architecture that these are the weights of; GET /networks lists them.",
+            param="/teacher/architecture",
+            details=_differences(network, state),
+        ) from error
+    bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if bad:
         raise InputError(
             "upload_corrupt",
@@ -145,6 +153,22 @@ def load_weights(network: nn.Module, path: Path) -> dict[str, str]:
             param="/teacher",
         )
     return _metadata(path)
+
+
+def _differences(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The first ten names that are missing, unexpected and of another shape."""
+    expected = network.state_dict()
+    misshapen = [
+        {"name": name, "expected": list(tensor.shape), "found": list(state[name].shape)}
+        for name, tensor in expected.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    found: dict[str, list[Any]] = {
+        "missing": [name for name in expected if name not in state],
+        "unexpected": [name for name in state if name not in expected],
+        "misshapen": misshapen,
+    }
+    return {kind: names[: architectures.NUM_REPORTED] for kind, names in found.items()}
 
 
 def load_student(path: Path) -> nn.Module:

@@ -15,7 +15,18 @@ from distill.batch import ResultHead
 from distill.objective import answer
 from distill.taps import Tap
 
-_DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.uint8: "U8"}
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 
 
 class ReusedHead(nn.Module):
@@ -58,5 +69,5 @@ def save(state: dict[str, Tensor], path: Path, *, metadata: dict[str, Any]) -> N
 
 
 def _plain(value: Tensor) -> tensorfile.Tensor:
-    array = value.detach().cpu().contiguous().numpy()
-    return tensorfile.Tensor(_DTYPES[value.dtype], tuple(value.shape), array.reshape(-1).view("u1").data)
+    items = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # numpy has no bfloat16
+    return tensorfile.Tensor(DTYPES[value.dtype], tuple(value.shape), items.numpy().data)

@@ -23,8 +23,8 @@ from distill.files import sync
 MAX_HEADER_BYTES = 8 * 2**20
 MAX_TENSORS = 20_000
 MAX_RANK = 8
-_MAX_NUMBERS = 2**48
-_ITEM_BYTES = {
+MAX_NUMBERS = 2**48
+ITEM_BYTES = {
     "F64": 8,
     "F32": 4,
     "F16": 2,
@@ -106,7 +106,7 @@ def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes
     entries: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
     for name, tensor in tensors.items():
-        start, end = end, end + math.prod(tensor.shape) * _ITEM_BYTES[tensor.dtype]
+        start, end = end, end + math.prod(tensor.shape) * ITEM_BYTES[tensor.dtype]
         entries[name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [start, end]}
     text = json.dumps(entries).encode()
     text += b" " * (-len(text) % 8)
@@ -172,13 +172,13 @@ def _entry(name: str, entry: Any) -> tuple[tuple[int, ...], str, tuple[int, int]
         _refuse("upload_corrupt", f"the header's entry for {name[:80]!r} is malformed", "Upload it again.")
     shape, dtype = tuple(entry["shape"]), entry["dtype"]
     begin, stop = entry["data_offsets"]
-    if dtype not in _ITEM_BYTES or len(shape) > MAX_RANK:
+    if dtype not in ITEM_BYTES or len(shape) > MAX_RANK:
         message = f"{name[:80]!r}: type {dtype[:20]!r}, rank {len(shape)}"
         _refuse("unsafe_file", message, "Store plain numeric tensors.")
-    if stop - begin != math.prod(shape) * _ITEM_BYTES[dtype]:
+    if stop - begin != math.prod(shape) * ITEM_BYTES[dtype]:
         _refuse("upload_corrupt", f"{name[:80]!r}: its shape does not fill its bytes", "Upload it again.")
     # An empty tensor may claim any size in its other dimensions, which libraries multiply into an overflow.
-    if math.prod(n for n in shape if n) > _MAX_NUMBERS:
+    if math.prod(n for n in shape if n) > MAX_NUMBERS:
         _refuse("unsafe_file", f"{name[:80]!r}: an empty tensor of absurd size", "Leave empty tensors out.")
     return shape, dtype, (begin, stop)
 

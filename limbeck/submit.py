@@ -19,7 +19,7 @@ from limbeck.results import Input, Job
 from limbeck.upload import Purpose, sha256_of
 
 _PURPOSE: dict[Kind, Purpose] = {"teachers": "teacher", "datasets": "dataset"}
-_WEIGHTS = {".safetensors", ".pth", ".pt", ".onnx"}
+_WEIGHTS = {".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".onnx"}
 
 
 @dataclass(frozen=True, kw_only=True)

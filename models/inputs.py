@@ -31,7 +31,8 @@ class InputColumns:
     sha256: Mapped[str] = mapped_column(String(64))
     """Of the uploaded file; of a preset the digest of its files."""
     source_key: Mapped[str] = mapped_column(String(255))
-    """The uploaded file in the store; empty for a preset, whose files lie where the operator put them."""
+    """The uploaded file in the store; empty for a preset, whose files lie where the operator put them; of a converted
+    pickle what ``key`` says, since the upload is not kept."""
     key: Mapped[str | None] = mapped_column(String(255))
     """What trainers read, once ready."""
     status: Mapped[str] = mapped_column(String(16), default=InputStatus.PROCESSING)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from sqlalchemy import delete as delete_rows
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
@@ -14,9 +15,8 @@ from distill.architectures import ONNX, TeacherFacts
 from distill.data.inspect import inspect_dataset
 from distill.errors import DistillError, InputError
 from distill.spec import NetworkOptions
-from distill.tensorfile import read_header
-from models import TERMINAL, Dataset, InputStatus, Job, Teacher, db_now, utcnow
-from service import database, presets, uploads
+from models import TERMINAL, Dataset, InputStatus, Job, Teacher, Upload, db_now, utcnow
+from service import database, presets, teacher_files, uploads
 from service.artifacts import store
 from service.errors import Conflict, Fenced, Invalid, NotFound
 from service.ids import new_id
@@ -43,7 +43,7 @@ def new_teacher(upload_id: str, *, architecture: str, options: NetworkOptions, a
     upload = uploads.completed(upload_id, purpose="teacher", at=at)
     key = uploads.source_key(upload)
     try:
-        facts = _outline(store().local_path(key), architecture, options, param=f"{at}/architecture")
+        facts, report = _outline(store().local_path(key), architecture, options, param=f"{at}/architecture")
     except InputError as error:
         error.param = error.param or f"{at}/upload_id"
         raise Invalid([error]) from error
@@ -58,19 +58,23 @@ def new_teacher(upload_id: str, *, architecture: str, options: NetworkOptions, a
         options=options.model_dump(mode="json"),
         num_classes=facts.num_classes if facts else 0,
         in_channels=facts.in_channels if facts else 0,
-        report={"feature_width": facts.feature_width} if facts else {},
+        report=report,
     )
 
 
-def _outline(path: Path, architecture: str, options: NetworkOptions, *, param: str) -> TeacherFacts | None:
-    """What a look at the file's header tells; None where only the checking process can look into it."""
+def _outline(
+    path: Path, architecture: str, options: NetworkOptions, *, param: str
+) -> tuple[TeacherFacts | None, dict[str, Any]]:
+    """What a look at the file's outline tells, and the report of it; None where only a worker can look into it."""
     if architecture == ONNX:
         if options != NetworkOptions():
             place = f"{param.rpartition('/')[0]}/options"
             raise InputError("invalid_value", "An ONNX file takes no options.", hint="Leave them out.", param=place)
-        return None
+        return None, {}
     architectures.check(architecture, options=options, param=param)
-    return architectures.match_state(architecture, read_header(path).shapes, options=options, param=param)
+    found = teacher_files.look(path)
+    facts = architectures.match_state(architecture, found.weights.shapes, options=options, param=param)
+    return facts, {"feature_width": facts.feature_width, "file": found.report()}
 
 
 def create_dataset(upload_id: str, *, format: str) -> Dataset:
@@ -200,6 +204,7 @@ def _request(row: Input) -> dict[str, Any]:
             "options": row.options,
             "num_classes": row.num_classes,
             "in_channels": row.in_channels,
+            "pickled": teacher_files.is_pickled(row.report),
         }
     else:
         request |= {"kind": "dataset", "format": row.format}
@@ -208,6 +213,8 @@ def _request(row: Input) -> dict[str, Any]:
 
 def ready(preparation: Preparation, *, report: dict[str, Any], packed: Path | None) -> None:
     """The input passed; ``packed`` is the file that trainers shall read, or None for the upload itself.
+
+    A pickle is not kept once it has been converted, and neither is its upload.
 
     Raises:
         Fenced: another worker took it over.
@@ -224,6 +231,21 @@ def ready(preparation: Preparation, *, report: dict[str, Any], packed: Path | No
             row.num_classes = report.get("num_classes", row.num_classes)
             row.in_channels = report.get("in_channels", row.in_channels)
         row.key = key or row.source_key
+        spent = _spent(session, row) if key is not None else None
+    if spent is not None:
+        store().delete(spent)
+
+
+def _spent(session: Session, row: Input) -> str | None:
+    """Where the pickle lies of which only the safetensors are kept; None if there is none, or another waits for it."""
+    if not teacher_files.is_pickled(row.report) or row.key is None:
+        return None
+    source, row.source_key = row.source_key, row.key
+    others = (Teacher.source_key == source, Teacher.id != row.id, Teacher.status == InputStatus.PROCESSING)
+    if session.scalar(select(Teacher.id).where(*others).limit(1)) is not None:
+        return None
+    session.execute(delete_rows(Upload).where(Upload.id == row.upload_id))
+    return source
 
 
 def failed(preparation: Preparation, error: DistillError) -> None:

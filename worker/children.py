@@ -10,11 +10,13 @@ import subprocess
 import sys
 import threading
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 _LOG_LINES = 40
 _MAX_LINE = 4 * 2**20
+_NEEDED = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Child:
@@ -24,16 +26,17 @@ class Child:
         module: the module to run.
         order: its one line of input; standard input then stays open as the lifeline.
         cwd: its working folder.
+        env: its environment; by default the worker's without what opens the service's own parts.
     """
 
-    def __init__(self, module: str, *, order: dict[str, Any], cwd: Path) -> None:
+    def __init__(self, module: str, *, order: dict[str, Any], cwd: Path, env: Mapping[str, str] | None = None) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=cwd,
-            env=_environment(),
+            env=_environment() if env is None else env,
             start_new_session=True,
         )
         assert self._process.stdin is not None
@@ -112,6 +115,16 @@ def _environment() -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("LIMBECK_", "AWS_", "PG"))}
     # Threads that spin while they wait take their core from the API and the worker beside them.
     kept.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    return kept | {"PYTHONPATH": _python_path()}
+
+
+def bare_environment(home: Path) -> dict[str, str]:
+    """What a process needs that reads untrusted files, and no more: a secret may stand under any other name."""
+    kept = {k: v for k, v in os.environ.items() if k in _NEEDED}
+    folder = str(home.resolve())
+    return kept | {"HOME": folder, "TMPDIR": folder, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": _python_path()}
+
+
+def _python_path() -> str:
     root = str(Path(__file__).resolve().parent.parent)
-    kept["PYTHONPATH"] = os.pathsep.join(filter(None, [root, kept.get("PYTHONPATH", "")]))
-    return kept
+    return os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))

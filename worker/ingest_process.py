@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import DistillError, InputError
-from worker import lifeline
+from worker import cage, lifeline
 
 _MEMORY_BYTES = 8 * 2**30
 _CPU_SECONDS = 1800
@@ -22,10 +22,12 @@ _CPU_SECONDS = 1800
 def main() -> None:
     """Check one input."""
     order = json.loads(sys.stdin.buffer.readline())
-    lifeline.watch(lambda: os._exit(1))
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
     try:
+        if order.get("pickled"):
+            cage.lock()  # before there are other threads, which it would not hold
+        lifeline.watch(lambda: os._exit(1))
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+        resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
         answer = {"report": _check_teacher(order) if order["kind"] == "teacher" else _pack_dataset(order)}
     except DistillError as error:
         answer = {"error": error.as_json()}
@@ -36,11 +38,16 @@ def main() -> None:
 
 
 def _check_teacher(order: dict[str, Any]) -> dict[str, Any]:
+    from distill.conversion import convert
     from distill.preparation import TeacherFile, check_teacher_file
     from distill.spec import NetworkOptions
 
+    source = Path(order["source"])
+    if order["pickled"]:
+        convert(source, Path(order["target"]))
+        source = Path(order["target"])
     file = TeacherFile(
-        path=Path(order["source"]),
+        path=source,
         architecture=order["architecture"],
         options=NetworkOptions.model_validate(order["options"]),
         num_classes=order["num_classes"],

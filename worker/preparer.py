@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 
 from distill.errors import DistillError, InputError
-from service import inputs, jobs
+from service import inputs, jobs, teacher_files
 from service.errors import Fenced
 from service.inputs import Preparation
 from service.logs import logger
 from service.settings import settings
-from worker.children import Child
+from worker.children import Child, bare_environment
 
 log = logger(__name__)
 
@@ -39,10 +39,15 @@ def prepare_next(owner: str, *, stopping: threading.Event) -> bool:
 
 
 def _prepare(preparation: Preparation, folder: Path, stopping: threading.Event) -> None:
-    packed = folder / "dataset.safetensors"
+    try:
+        teacher_files.check_request(preparation.request)
+    except InputError as error:
+        inputs.failed(preparation, error)
+        return
+    packed = folder / "prepared.safetensors"
     source = str(Path(preparation.request["source"]).resolve())
     order = {**preparation.request, "source": source, "target": str(packed.resolve())}
-    child = Child("worker.ingest_process", order=order, cwd=folder)
+    child = Child("worker.ingest_process", order=order, cwd=folder, env=bare_environment(folder))
     answer = None
     renewed = time.monotonic()
     while True:

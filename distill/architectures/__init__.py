@@ -1,10 +1,11 @@
 """The zoo without PyTorch: what networks there are, what they weigh and cost, and whether weights fit one."""
 
 from distill.architectures.blueprint import Blueprint, Family, ImageInput, LayeredBlueprint, Preprocessing
-from distill.architectures.layers import Layer
-from distill.architectures.matching import TeacherFacts, clean_names, match_state
+from distill.architectures.layers import Layer, Shape
+from distill.architectures.matching import NUM_REPORTED, TeacherFacts, clean_names, match_state
 from distill.architectures.onnx import ONNX
 from distill.architectures.options import PLAIN, Options, PlainOptions
+from distill.architectures.wrapping import Tree, Weights, unwrap
 from distill.architectures.zoo import (
     blueprint,
     catalog,
@@ -17,6 +18,7 @@ from distill.architectures.zoo import (
 )
 
 __all__ = [
+    "NUM_REPORTED",
     "ONNX",
     "PLAIN",
     "Blueprint",
@@ -27,7 +29,10 @@ __all__ = [
     "Options",
     "PlainOptions",
     "Preprocessing",
+    "Shape",
     "TeacherFacts",
+    "Tree",
+    "Weights",
     "blueprint",
     "catalog",
     "check",
@@ -38,4 +43,5 @@ __all__ = [
     "names",
     "parameters",
     "state_shapes",
+    "unwrap",
 ]

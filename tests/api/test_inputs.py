@@ -3,15 +3,23 @@ from __future__ import annotations
 import io
 import struct
 import tarfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import torch
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
 
 from distill.errors import InputError
+from distill.registry import build_network
+from distill.spec import NetworkOptions
 from service import inputs
+from service import settings as settings_module
+from worker.preparer import prepare_next
 
 Bytes = Callable[..., bytes]
 Upload = Callable[..., str]
@@ -154,6 +162,55 @@ class TestTeachers:
         flaw = self._refused(client, body, code)
         assert flaw["pointer"] == "/upload_id"
         assert flaw["hint"]
+
+    @pytest.mark.parametrize("legacy", [False, True])
+    def test_a_file_of_torch_save_is_refused_with_both_ways_out(
+        self, client: httpx.Client, upload: Upload, legacy: bool
+    ) -> None:
+        buffer = io.BytesIO()
+        torch.save({"w": torch.zeros(3)}, buffer, _use_new_zipfile_serialization=not legacy)
+        body = {"upload_id": upload(buffer.getvalue(), "teacher", "teacher.pth"), "architecture": "resnet8"}
+
+        flaw = self._refused(client, body, "unsupported_format")
+
+        assert "pickle" in flaw["detail"]
+        assert "LIMBECK_ALLOW_PICKLE" in flaw["hint"]
+        assert "safetensors.torch.save_file" in flaw["hint"]
+
+    def test_a_worker_whose_operator_takes_no_pickles_reads_none(
+        self, client: httpx.Client, upload: Upload, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        state = build_network("resnet8", options=NetworkOptions(), num_classes=3, in_channels=1).state_dict()
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        monkeypatch.setenv("LIMBECK_ALLOW_PICKLE", "1")
+        settings_module.settings.cache_clear()
+        body = {"upload_id": upload(buffer.getvalue(), "teacher", "teacher.pth"), "architecture": "resnet8"}
+        teacher = client.post("/teachers", json=body).raise_for_status().json()
+        assert teacher["report"]["file"] == {"format": "pytorch", "taken": None, "ignored": []}
+        monkeypatch.delenv("LIMBECK_ALLOW_PICKLE")
+        settings_module.settings.cache_clear()
+
+        assert prepare_next("tester", stopping=threading.Event())
+
+        teacher = client.get(f"/teachers/{teacher['id']}").json()
+        assert (teacher["status"], teacher["error"]["code"]) == ("error", "unsupported_format")
+        assert "LIMBECK_ALLOW_PICKLE" in teacher["error"]["hint"]
+
+    def test_weights_in_the_usual_wrappings_tell_what_was_taken(
+        self, client: httpx.Client, upload: Upload, teacher_bytes: Bytes
+    ) -> None:
+        plain = load_tensors(teacher_bytes())
+        wrapped = {f"model.{name}": value for name, value in plain.items()}
+        wrapped |= {f"model_ema.{name}": value for name, value in plain.items()}
+        body = {"upload_id": upload(save_tensors(wrapped), "teacher"), "architecture": "resnet8"}
+
+        teacher = client.post("/teachers", json=body).raise_for_status().json()
+
+        told = teacher["report"]["file"]
+        assert (told["format"], told["taken"], told["ignored"]) == ("safetensors", "model", ["model_ema"])
+        assert "model_ema" in told["note"]
+        assert teacher["num_classes"] == 3
 
     def test_only_a_completed_upload_of_a_teacher_will_do(
         self, client: httpx.Client, upload: Upload, dataset_bytes: Bytes

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -27,7 +24,7 @@ from distill.spec import NetworkOptions
 from tests.fixtures import tiny
 from tests.fixtures.face_figures import errors, in_pixels, mean_face_error
 from tests.fixtures.face_jobs import logits_of
-from tests.fixtures.processes import offspring
+from tests.fixtures.served import served
 from tests.fixtures.tiny_faces import NUM_TEST, NUM_TRAIN, STUDENT
 
 if TYPE_CHECKING:
@@ -41,29 +38,8 @@ SECONDS = 300.0
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A service of its own in an empty folder, with SQLite and the embedded broker."""
     folder = tmp_path_factory.mktemp("served")
-    with subprocess.Popen(
-        [sys.executable, "-m", "limbeck", "serve", "--port", "0", "--data-dir", str(folder)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "LIMBECK_DEVICE": "cpu", "PYTHONPATH": str(Path.cwd())},
-        start_new_session=True,
-    ) as process:
-        try:
-            yield _until_ready(process)
-        finally:
-            process.terminate()
-            process.communicate(timeout=60)
-            for left in offspring(folder):
-                left.kill()
-
-
-def _until_ready(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("Limbeck is ready: "):
-            return line.split()[3]
-    raise AssertionError("the service ended before it was ready")
+    with served(folder) as address:
+        yield address
 
 
 @dataclass(frozen=True, kw_only=True)
