@@ -60,12 +60,22 @@ class DatasetRef(Spec):
         return self
 
 
+class StudentInit(Spec):
+    """Weights to start from instead of random ones: of a pruned network, say, or of one trained on other data."""
+
+    upload_id: str
+    """Of a safetensors file that was announced for the purpose student_init."""
+
+
 class StudentSpec(Spec):
     """The small network."""
 
     architecture: str
     """A name from GET /networks."""
     options: NetworkOptions = NetworkOptions()
+    init: StudentInit | None = None
+    """What student and baseline start from; null: random weights. Its names and shapes are those of the network; a
+    classifier of another number of classes is left out. The rate that "auto" gives is one for random weights."""
 
 
 class TrainingSpec(Spec):

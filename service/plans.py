@@ -12,14 +12,15 @@ from distill import architectures, compatibility, plan
 from distill.compatibility import Side
 from distill.errors import DistillError, InputError
 from distill.published import published
-from distill.spec import DatasetFormat, DatasetRef, DistillSpec, NetworkOptions, TeacherRef
+from distill.spec import DatasetFormat, DatasetRef, DistillSpec, NetworkOptions, StudentInit, TeacherRef
 from models import Dataset, InputStatus, Teacher
-from service import inputs, presets
+from service import inputs, presets, starts
 from service.data_facts import DataFacts
 from service.errors import Invalid
 from service.inputs import Kind
+from service.starts import StartFile
 
-Ref = TypeVar("Ref", TeacherRef, DatasetRef)
+Ref = TypeVar("Ref", TeacherRef, DatasetRef, StudentInit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +50,12 @@ class Brought:
 
     teacher: Teacher | None
     dataset: Dataset | None
+    start: StartFile | None
     errors: list[DistillError]
 
 
-Seen = dict[str, Teacher | Dataset | Invalid]
+Found = Teacher | Dataset | StartFile
+Seen = dict[str, Found | Invalid]
 """What uploads were found to be, by what a request says of them."""
 
 
@@ -67,21 +70,23 @@ def bring(spec: DistillSpec, *, seen: Seen | None = None) -> Brought:
     found = (
         _once(seen, spec.teacher, _new_teacher) if spec.teacher.upload_id is not None else None,
         _once(seen, spec.dataset, _new_dataset) if spec.dataset.id is None else None,
+        _once(seen, spec.student.init, starts.look) if spec.student.init is not None else None,
     )
     return Brought(
         teacher=next((row for row in found if isinstance(row, Teacher)), None),
         dataset=next((row for row in found if isinstance(row, Dataset)), None),
+        start=next((file for file in found if isinstance(file, StartFile)), None),
         errors=[error for each in found if isinstance(each, Invalid) for error in each.errors],
     )
 
 
-def _once(seen: Seen, ref: Ref, look: Callable[[Ref], Teacher | Dataset]) -> Teacher | Dataset | Invalid:
+def _once(
+    seen: Seen, ref: Ref, look: Callable[[Ref], Teacher | Dataset | StartFile]
+) -> Teacher | Dataset | StartFile | Invalid:
     key = f"{type(ref).__name__} {ref.model_dump_json()}"
     if key not in seen:
         try:
-            row = look(ref)
-            row.status = InputStatus.PROCESSING
-            seen[key] = row
+            seen[key] = look(ref)
         except Invalid as invalid:
             seen[key] = invalid
     return seen[key]
@@ -89,13 +94,18 @@ def _once(seen: Seen, ref: Ref, look: Callable[[Ref], Teacher | Dataset]) -> Tea
 
 def _new_teacher(ref: TeacherRef) -> Teacher:
     architecture = ref.architecture or ""
-    return inputs.new_teacher(ref.upload_id or "", architecture=architecture, options=ref.options, at="/teacher")
+    row = inputs.new_teacher(ref.upload_id or "", architecture=architecture, options=ref.options, at="/teacher")
+    row.status = InputStatus.PROCESSING
+    return row
 
 
 def _new_dataset(ref: DatasetRef) -> Dataset:
     if ref.preset is not None:
-        return presets.new_dataset(ref.preset, format=ref.format, at="/dataset")
-    return inputs.new_dataset(ref.upload_id or "", format=ref.format, at="/dataset")
+        row = presets.new_dataset(ref.preset, format=ref.format, at="/dataset")
+    else:
+        row = inputs.new_dataset(ref.upload_id or "", format=ref.format, at="/dataset")
+    row.status = InputStatus.PROCESSING
+    return row
 
 
 def make(session: Session, spec: DistillSpec, *, brought: Brought) -> Plan:
@@ -115,11 +125,27 @@ def make(session: Session, spec: DistillSpec, *, brought: Brought) -> Plan:
     if errors or teacher is None or dataset is None:
         raise Invalid(errors)
     new_rows = [row for row in (teacher, dataset) if row in (brought.teacher, brought.dataset)]
-    return fit(spec, teacher=teacher, dataset=dataset, new_rows=new_rows)
+    start = None
+    if brought.start is not None:
+        try:
+            start = starts.facts_of(brought.start, spec.student, teacher=teacher)
+        except InputError as error:
+            raise Invalid([error]) from error
+    return fit(spec, teacher=teacher, dataset=dataset, start=start, new_rows=new_rows)
 
 
-def fit(spec: DistillSpec, *, teacher: Teacher, dataset: Dataset, new_rows: Sequence[Teacher | Dataset] = ()) -> Plan:
+def fit(
+    spec: DistillSpec,
+    *,
+    teacher: Teacher,
+    dataset: Dataset,
+    start: dict[str, Any] | None = None,
+    new_rows: Sequence[Teacher | Dataset] = (),
+) -> Plan:
     """Hold a request against its inputs, as far as they are ready.
+
+    Args:
+        start: of the weights that the student starts from, as :func:`service.starts.facts_of` tells it.
 
     Raises:
         Invalid: teacher and data do not belong together, or the method fits neither; everything that is found.
@@ -135,7 +161,7 @@ def fit(spec: DistillSpec, *, teacher: Teacher, dataset: Dataset, new_rows: Sequ
     facts: dict[str, Any] = {"teacher": _network_facts(teacher.architecture, teacher.options, teacher, dataset)}
     facts["student"] = _network_facts(
         spec.student.architecture, spec.student.options.model_dump(mode="json"), teacher, dataset
-    )
+    ) | {"init": start}
     facts["dataset"] = {"id": dataset.id, "sha256": dataset.sha256, "status": dataset.status}
     facts["teacher"] |= {"id": teacher.id, "sha256": teacher.sha256, "status": teacher.status}
     resolved = None

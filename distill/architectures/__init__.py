@@ -1,8 +1,8 @@
 """The zoo without PyTorch: what networks there are, what they weigh and cost, and whether weights fit one."""
 
 from distill.architectures.blueprint import Blueprint, Family, ImageInput, LayeredBlueprint, Preprocessing
-from distill.architectures.layers import Layer
-from distill.architectures.matching import TeacherFacts, clean_names, match_state
+from distill.architectures.layers import Layer, Shape
+from distill.architectures.matching import StartFacts, TeacherFacts, clean_names, match_start, match_state
 from distill.architectures.options import PLAIN, Options, PlainOptions
 from distill.architectures.zoo import (
     blueprint,
@@ -25,6 +25,8 @@ __all__ = [
     "Options",
     "PlainOptions",
     "Preprocessing",
+    "Shape",
+    "StartFacts",
     "TeacherFacts",
     "blueprint",
     "catalog",
@@ -32,6 +34,7 @@ __all__ = [
     "clean_names",
     "feature_width",
     "macs",
+    "match_start",
     "match_state",
     "names",
     "parameters",
