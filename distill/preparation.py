@@ -21,6 +21,7 @@ from distill.errors import InputError
 from distill.evaluation import Answers, answers
 from distill.method_specs import CEMethod, ExtraMethod, KDMethod, KDSettings, SRRLMethod
 from distill.pairs import Sizes, sizes_of
+from distill.plan import BANK_BYTES
 from distill.prepared import Prepared, Shape
 from distill.registry import build_network, load_start, load_weights
 from distill.runs import Material, draw_views
@@ -29,7 +30,6 @@ from distill.taps import Tap, anatomy_of, linear_head, prove, prove_resumable
 from distill.tasks import Classification, Landmarks, Task
 from distill.teachers import Teacher, feature_bank, freeze
 
-_BANK_BYTES = 2 * 2**30
 _PROBE_IMAGES = 64
 _NOISE_SIDE = 64
 
@@ -65,7 +65,7 @@ def prepare(
     prove_teacher(master, probe)
     found = _ask(master, data.test_images, place)
     task = _task(spec, data, found)
-    student_shape = input_shape(spec.student.architecture, options=spec.student.options, data=data)
+    student_shape = input_shape(spec.student.name, options=spec.student.options, data=data)
     said = task.check()
     yield events.Metric(step=0, epoch=0, values={f"teacher/val/{task.headline}": task.score(found)})
     yield events.Log(level="info", message=said)
@@ -318,7 +318,7 @@ def _with_bank(material: Material, teacher: Teacher, *, needs: frozenset[str]) -
     num_views = views.shape[1]
     one = teacher.features(images[:1], maps=needs - {POOLED})
     numbers = one.pooled_BC.numel() + sum(value.numel() for value in one.maps.values())
-    if len(images) * num_views * numbers * 4 > _BANK_BYTES:
+    if len(images) * num_views * numbers * 4 > BANK_BYTES:
         return material
 
     def view(indices: Tensor, slot: int) -> Tensor:

@@ -56,7 +56,7 @@ class Prepared:
     def student(self, spec: DistillSpec) -> nn.Module:
         """A student before its first step; what it does not start from a file with has the random numbers of now."""
         network = build_network(
-            spec.student.architecture,
+            spec.student.name,
             options=spec.student.options,
             num_classes=self.num_outputs,
             in_channels=self.in_channels,

@@ -165,7 +165,7 @@ def load_start(
     Raises:
         InputError: ``state_dict_mismatch``, ``upload_corrupt``, ``unsupported_format`` or ``unsafe_file``.
     """
-    name, options = student.architecture, student.options
+    name, options = student.name, student.options
     try:
         found = architectures.match_start(
             name,

@@ -257,7 +257,7 @@ class _Job:
     def _metadata(self, run: Run) -> dict[str, Any]:
         prepared = self.prepared
         metadata: dict[str, Any] = {
-            "architecture": self.spec.student.architecture,
+            "architecture": self.spec.student.name,
             "options": self.spec.student.options.model_dump(mode="json"),
             "num_classes": str(prepared.num_outputs),
             "in_channels": str(prepared.in_channels),

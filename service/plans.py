@@ -9,17 +9,22 @@ from typing import Any, TypeVar, cast
 from sqlalchemy.orm import Session
 
 from distill import architectures, compatibility, plan
-from distill.compatibility import Side
 from distill.errors import DistillError, InputError
+from distill.method_specs import SimKDSettings, settings_of
+from distill.proposals import Candidate
 from distill.published import published
 from distill.spec import DatasetFormat, DatasetRef, DistillSpec, NetworkOptions, StudentInit, TeacherRef
 from models import Dataset, InputStatus, Teacher
-from service import inputs, presets, starts
+from service import budgets, inputs, presets, starts
 from service.data_facts import DataFacts
 from service.errors import Invalid
 from service.inputs import Kind
 from service.starts import StartFile
 
+_HEAD_NOT_COUNTED = (
+    "The student classifies with the teacher's layer: its connector and that layer come on top of parameters, "
+    "multiply-adds and bytes."
+)
 Ref = TypeVar("Ref", TeacherRef, DatasetRef, StudentInit)
 
 
@@ -34,6 +39,24 @@ class Plan:
     resolved: DistillSpec | None
     """None while an input is still being prepared."""
     facts: dict[str, Any]
+    students: Sequence[Candidate]
+    """The student with its figures, and the next best within the budget; empty while an input is being prepared."""
+
+    @property
+    def memory(self) -> dict[str, Any] | None:
+        """Bytes on the training device that follow from the request: ``images_bytes``, ``teacher_features_bytes``."""
+        if self.resolved is None:
+            return None
+        data, width = DataFacts.of(self.dataset), self.facts["teacher"]["feature_width"]
+        features = plan.bank_bytes(self.resolved, num_images=data.num_images, feature_width=width)
+        return {"images_bytes": data.image_bytes, "teacher_features_bytes": features}
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the figures leave out."""
+        settings = None if self.resolved is None else settings_of(self.resolved.method)
+        takes_head = getattr(settings, "head", "own") == "teacher" or isinstance(settings, SimKDSettings)
+        return [_HEAD_NOT_COUNTED] if takes_head else []
 
     @property
     def waiting_for(self) -> str | None:
@@ -118,10 +141,11 @@ def make(session: Session, spec: DistillSpec, *, brought: Brought) -> Plan:
     teacher = brought.teacher or _known(session, Teacher, spec.teacher.id, errors)
     dataset = _prepared_before(session, brought.dataset) or brought.dataset
     dataset = dataset or _known(session, Dataset, spec.dataset.id, errors)
-    try:
-        architectures.check(spec.student.architecture, options=spec.student.options, param="/student/architecture")
-    except InputError as error:
-        errors.append(error)
+    if spec.student.budget is None:
+        try:
+            architectures.check(spec.student.name, options=spec.student.options, param="/student/architecture")
+        except InputError as error:
+            errors.append(error)
     if errors or teacher is None or dataset is None:
         raise Invalid(errors)
     new_rows = [row for row in (teacher, dataset) if row in (brought.teacher, brought.dataset)]
@@ -151,17 +175,22 @@ def fit(
         Invalid: teacher and data do not belong together, or the method fits neither; everything that is found.
     """
     data = DataFacts.of(dataset) if dataset.status == InputStatus.READY else None
+    budget = spec.student.budget
+    students = [] if data is None else budgets.candidates(spec, teacher=teacher, dataset=dataset)
+    if budget is not None and students:
+        spec = budgets.with_student(spec, students[0])
     errors = [
-        *_method_errors(spec, teacher, data),
+        *(_method_errors(spec, teacher, data) if spec.student.budget is None else ()),
         *_output_errors(spec),
         *(_pair_errors(spec, teacher, data) if data is not None else ()),
     ]
     if errors:
         raise Invalid(errors)
     facts: dict[str, Any] = {"teacher": _network_facts(teacher.architecture, teacher.options, teacher, dataset)}
-    facts["student"] = _network_facts(
-        spec.student.architecture, spec.student.options.model_dump(mode="json"), teacher, dataset
-    ) | {"init": start}
+    facts["student"] = {"init": start, "budget": None if budget is None else budgets.facts_of(budget, students)}
+    if spec.student.budget is None:
+        options = spec.student.options.model_dump(mode="json")
+        facts["student"] |= _network_facts(spec.student.name, options, teacher, dataset)
     facts["dataset"] = {"id": dataset.id, "sha256": dataset.sha256, "status": dataset.status}
     facts["teacher"] |= {"id": teacher.id, "sha256": teacher.sha256, "status": teacher.status}
     resolved = None
@@ -181,12 +210,12 @@ def fit(
         facts["published"] = published(resolved, teacher=teacher.architecture, num_classes=teacher.num_classes)
         counts = {"num_images": data.num_images, "num_labelled": data.num_labelled}
         facts["total_steps"] = plan.total_steps(resolved, **counts)
-    return Plan(teacher=teacher, dataset=dataset, new_rows=new_rows, resolved=resolved, facts=facts)
+    return Plan(teacher=teacher, dataset=dataset, new_rows=new_rows, resolved=resolved, facts=facts, students=students)
 
 
 def _method_errors(spec: DistillSpec, teacher: Teacher, data: DataFacts | None) -> list[InputError]:
-    student = _side(spec.student.architecture, spec.student.options)
-    master = _side(teacher.architecture, NetworkOptions.model_validate(teacher.options))
+    student = budgets.side(spec.student.name, spec.student.options)
+    master = budgets.side(teacher.architecture, NetworkOptions.model_validate(teacher.options))
     return compatibility.check_method(
         spec.method,
         student=student,
@@ -205,11 +234,6 @@ def _output_errors(spec: DistillSpec) -> Iterator[InputError]:
             hint="Leave it out, or take srrl as the method or in its extra.",
             param=f"/outputs/{spec.outputs.index('connector')}",
         )
-
-
-def _side(name: str, options: NetworkOptions) -> Side:
-    blueprint = architectures.blueprint(name, options=options)
-    return Side(name=name, num_stages=len(blueprint.widths), pools=blueprint.pools)
 
 
 def _prepared_before(session: Session, row: Dataset | None) -> Dataset | None:
@@ -270,7 +294,7 @@ def _head_errors(teacher: Teacher, data: DataFacts) -> Iterator[InputError]:
 
 
 def _student_errors(spec: DistillSpec, data: DataFacts) -> Iterator[InputError]:
-    name = spec.student.architecture
+    name = spec.student.name
     blueprint = architectures.blueprint(name, options=spec.student.options)
     if not blueprint.has_linear_head:
         yield InputError(

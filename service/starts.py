@@ -52,7 +52,7 @@ def facts_of(file: StartFile, student: StudentSpec, *, teacher: Teacher) -> dict
         InputError: ``state_dict_mismatch``, it is of another network than the student.
     """
     found = architectures.match_start(
-        student.architecture,
+        student.name,
         file.shapes,
         options=student.options,
         num_classes=teacher.num_classes,

@@ -11,6 +11,7 @@ from distill.architectures.zoo import (
     feature_width,
     macs,
     names,
+    options_of,
     parameters,
     state_shapes,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "match_start",
     "match_state",
     "names",
+    "options_of",
     "parameters",
     "state_shapes",
 ]
