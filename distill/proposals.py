@@ -124,9 +124,12 @@ def smallest(budget: Budget, place: Place, *, suits: Suits) -> Candidate | None:
 def _best(names: Sequence[str], budget: Budget, place: Place, *, suits: Suits) -> Candidate | None:
     """The one that uses most of the budget, as its name says if that is at least half, else of any width."""
     teacher = measure(place.teacher, place.teacher_options, place)
+    # A binary teacher's work is of signs, beside which any real student's would seem large.
+    is_binary = _family_of(place.teacher, place.teacher_options) == "binary"
+    most_macs = math.inf if is_binary or teacher.macs is None else teacher.macs
 
     def fits(candidate: Candidate) -> bool:
-        is_smaller = candidate.parameters < teacher.parameters and (candidate.macs or 0) <= (teacher.macs or math.inf)
+        is_smaller = candidate.parameters < teacher.parameters and (candidate.macs or 0) <= most_macs
         return is_smaller and max(candidate.used.values()) <= 1.0
 
     def use(candidate: Candidate) -> float:
@@ -148,8 +151,7 @@ def _candidates(
         stride = place.teacher_options.stem_stride if "stem_stride" in taken else 1
         for width in widths if "width" in taken else [w for w in widths if w == 1.0]:
             options = NetworkOptions(width=width, stem_stride=stride)
-            plan = architectures.blueprint(name, options=options)
-            if plan.has_linear_head and plan.takes_channels(place.in_channels) and suits(name, options):
+            if _takes(name, place.in_channels) and suits(name, options):
                 yield measure(name, options, place, budget=budget)
 
 
@@ -174,6 +176,12 @@ def _family_of(name: str, options: NetworkOptions) -> str:
 def _listed(family: str) -> tuple[str, ...]:
     plans = {name: architectures.blueprint(name, options=NetworkOptions()) for name in architectures.names()}
     return tuple(name for name, plan in plans.items() if plan.family == family and name not in _PASSED_OVER)
+
+
+@cache
+def _takes(name: str, in_channels: int) -> bool:
+    plan = architectures.blueprint(name, options=NetworkOptions())
+    return plan.has_linear_head and plan.takes_channels(in_channels)
 
 
 @lru_cache(maxsize=10_000)

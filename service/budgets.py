@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 from distill import architectures, compatibility
@@ -16,6 +17,7 @@ from service.data_facts import DataFacts
 from service.errors import Invalid
 
 
+@lru_cache(maxsize=10_000)  # a sweep asks of the same few hundred networks for each of its jobs
 def side(name: str, options: NetworkOptions) -> Side:
     """What is known of a network without building it."""
     blueprint = architectures.blueprint(name, options=options)

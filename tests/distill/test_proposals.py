@@ -88,6 +88,12 @@ def test_no_student_is_larger_than_its_teacher() -> None:
         assert (candidate.macs or 0) <= teacher.macs
 
 
+def test_a_binary_teacher_has_real_students() -> None:
+    found = proposed(replace(PLACE, teacher="binary_resnet20"), parameters=200_000)
+    assert len(found) == 3
+    assert "binary" not in {family(candidate) for candidate in found}
+
+
 def test_a_stem_that_strides_is_taken_over_where_there_is_one() -> None:
     place = replace(PLACE, teacher_options=NetworkOptions(stem_stride=2))
     found = proposed(place, parameters=500_000)
