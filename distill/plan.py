@@ -6,13 +6,17 @@ resolved by the trainer and reported by its :class:`distill.events.Resolved`.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from distill import recipes
+from distill.anatomy import LAST
 from distill.markup import Normaliser
-from distill.method_specs import negatives, settings_of, warmup
+from distill.method_specs import ExtraMethod, SRRLMethod, negatives, settings_of, warmup
 from distill.spec import DistillSpec, LandmarkSpec, TrainingSpec
 
+BANK_BYTES = 2 * 2**30
+"""What the teacher's features of all views may take; beyond it the teacher is asked at every step."""
+_POOLED_ALONE = frozenset({"kd", "dkd", "dist", "rkd", "pkt", "cc", "crd"})
 _IMAGES_PER_RUN = 200_000
 _UNFLIPPED: dict[str, Literal["none", "crop"]] = {
     "none": "none",
@@ -71,7 +75,7 @@ def resolve(
     rate = training.learning_rate
     if rate == "auto":
         assert isinstance(batch_size, int)
-        rate = base.peak_rate(spec.student.architecture, batch_size=batch_size)
+        rate = base.peak_rate(spec.student.name, batch_size=batch_size)
     assert isinstance(epochs, int)
     augmentation = training.augmentation
     if augmentation == "auto":
@@ -155,6 +159,30 @@ def total_steps(spec: DistillSpec, *, num_images: int, num_labelled: int | None 
     if has_baseline(spec):
         counts.append(num_images if num_labelled is None else num_labelled)
     return training.epochs * sum(max(1, count // training.batch_size) for count in counts)
+
+
+def bank_bytes(spec: DistillSpec, *, num_images: int, feature_width: int) -> int | None:
+    """Memory that the teacher's features of all views take in a resolved spec; 0: it is asked at every step, or never.
+
+    None where the method reads maps as well, whose sizes only the built network tells.
+
+    Args:
+        num_images: images in the training split.
+        feature_width: of the teacher.
+    """
+    training, method = spec.training, spec.method
+    if method.type == "ce" or not isinstance(training.views, int) or training.views > cast(int, training.epochs):
+        return 0
+    if not all(_reads_pooled_alone(each) for each in (method, *method.extra)):
+        return None
+    size = 4 * num_images * training.views * feature_width
+    return size if size <= BANK_BYTES else 0
+
+
+def _reads_pooled_alone(method: ExtraMethod) -> bool:
+    if isinstance(method, SRRLMethod):
+        return {*(method.srrl.feature_stages or method.srrl.stages)} <= {LAST}
+    return method.type in _POOLED_ALONE
 
 
 def has_baseline(spec: DistillSpec) -> bool:

@@ -23,8 +23,9 @@ from distill.evaluation import Answers, answers
 from distill.method_specs import CEMethod, ExtraMethod, KDMethod, KDSettings, SRRLMethod
 from distill.networks.opaque import OpaqueNetwork
 from distill.pairs import Sizes, sizes_of
+from distill.plan import BANK_BYTES
 from distill.prepared import Prepared, Shape
-from distill.registry import build_network, load_weights
+from distill.registry import build_network, load_start, load_weights
 from distill.reporting import num_parameters
 from distill.runs import Material, draw_views
 from distill.spec import DistillSpec, LandmarkSpec, NetworkOptions
@@ -32,7 +33,6 @@ from distill.taps import Tap, anatomy_of, linear_head, prove, prove_resumable
 from distill.tasks import Classification, Landmarks, Task
 from distill.teachers import Teacher, feature_bank, freeze
 
-_BANK_BYTES = 2 * 2**30
 _PROBE_IMAGES = 64
 _NOISE_SIDE = 64
 
@@ -49,9 +49,12 @@ class TeacherFile:
 
 
 def prepare(
-    spec: DistillSpec, *, teacher: TeacherFile, dataset_path: Path, device: str
+    spec: DistillSpec, *, teacher: TeacherFile, dataset_path: Path, start_path: Path | None = None, device: str
 ) -> Generator[events.Event, None, Prepared]:
     """Make ready; the events say what was found.
+
+    Args:
+        start_path: the weights that ``spec.student.init`` names.
 
     Raises:
         InputError: weights that do not fit, a head that is not linear, an unreadable data set.
@@ -65,7 +68,7 @@ def prepare(
     prove_teacher(master, probe)
     found = _ask(master, data.test_images, place)
     task = _task(spec, data, found)
-    student_shape = input_shape(spec.student.architecture, options=spec.student.options, data=data)
+    student_shape = input_shape(spec.student.name, options=spec.student.options, data=data)
     said = task.check()
     yield events.Metric(step=0, epoch=0, values={f"teacher/val/{task.headline}": task.score(found)})
     yield events.Log(level="info", message=said)
@@ -86,6 +89,10 @@ def prepare(
         precision="bf16" if precision == torch.bfloat16 else "fp32",
         extra=(),
     )
+    if start_path is not None:
+        start, said = _start(spec, start_path, prepared)
+        yield events.Log(level="info", message=said)
+        prepared = replace(prepared, start=start)
     _sizes_of(prepared.student(spec), torch.zeros(2, *student_shape), side="student")
     prepared = replace(prepared, extra=_necessary(spec, prepared))
     for term in prepared.extra:
@@ -201,6 +208,27 @@ def normaliser(mean_C: Tensor, std_C: Tensor, *, size: tuple[int, int] | None = 
         return F.interpolate(normalised, size=size, mode="bilinear", align_corners=False, antialias=True)
 
     return prepare_images
+
+
+def _start(spec: DistillSpec, path: Path, prepared: Prepared) -> tuple[dict[str, Tensor], str]:
+    """The weights that every student of the job starts from, and what is to be said of them.
+
+    Raises:
+        InputError: as :func:`distill.registry.load_start`.
+    """
+    network = prepared.student(spec)
+    found = load_start(
+        network, path, student=spec.student, num_classes=prepared.num_outputs, in_channels=prepared.in_channels
+    )
+    said = "Student and baseline start from the uploaded weights"
+    if found.keeps_head:
+        return network.state_dict(), f"{said}, classifier included."
+    heads = anatomy_of(network).classifiers
+    start = {name: value for name, value in network.state_dict().items() if name.rpartition(".")[0] not in heads}
+    return start, (
+        f"{said} without their classifier, which is for {found.num_classes} classes and not {prepared.num_outputs}: "
+        "that one starts at random."
+    )
 
 
 def _sizes_of(network: nn.Module, images_BCHW: Tensor, *, side: str) -> Sizes:
@@ -320,7 +348,7 @@ def _with_bank(material: Material, teacher: Teacher, *, needs: frozenset[str]) -
     num_views = views.shape[1]
     one = teacher.features(images[:1], maps=needs - {POOLED})
     numbers = one.pooled_BC.numel() + sum(value.numel() for value in one.maps.values())
-    if len(images) * num_views * numbers * 4 > _BANK_BYTES:
+    if len(images) * num_views * numbers * 4 > BANK_BYTES:
         return material
 
     def view(indices: Tensor, slot: int) -> Tensor:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from distill.anatomy import LAST
 from distill.batch import POOLED
@@ -44,6 +45,8 @@ class Prepared:
     precision: str
     extra: tuple[ExtraMethod, ...]
     """Methods that the data make necessary beside those that were asked for."""
+    start: Mapping[str, Tensor] = field(default_factory=dict)
+    """Weights by name that every student has before its first step; what it lacks, all of it if empty, is random."""
 
     @property
     def task_name(self) -> str:
@@ -51,13 +54,16 @@ class Prepared:
         return "landmarks" if isinstance(self.task, Landmarks) else "classification"
 
     def student(self, spec: DistillSpec) -> nn.Module:
-        """A fresh student, with the random numbers of now."""
-        return build_network(
-            spec.student.architecture,
+        """A student before its first step; what it does not start from a file with has the random numbers of now."""
+        network = build_network(
+            spec.student.name,
             options=spec.student.options,
             num_classes=self.num_outputs,
             in_channels=self.in_channels,
         )
+        if self.start:
+            network.load_state_dict(dict(self.start), strict=False)  # held to the network when it was read
+        return network
 
     def objective(self, method: MethodSpec, network: nn.Module) -> Objective:
         """What a student descends on by a method; with layers and a copy of the teacher's classifier of its own."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from distill import architectures
+from distill.architectures import StartFacts
 from distill.batch import Method, ResultHead
 from distill.errors import InputError
 from distill.method_specs import CEMethod, ExtraMethod, MethodSpec, settings_of
@@ -35,8 +36,9 @@ from distill.networks import binary, mobilenetv2, resnet, resnet4stage, shufflen
 from distill.networks.binarisation import unpack_bits
 from distill.objective import LabelLoss, Objective
 from distill.pairs import Pair
-from distill.spec import NetworkOptions
+from distill.spec import NetworkOptions, StudentSpec
 from distill.students import ReusedHead
+from distill.tensorfile import read_header
 
 
 def _build_timm(name: str, *, options: NetworkOptions, num_classes: int, in_channels: int) -> nn.Module:
@@ -46,6 +48,7 @@ def _build_timm(name: str, *, options: NetworkOptions, num_classes: int, in_chan
 
 
 _SAVE_HINT = "Save it with safetensors.torch.save_file(network.state_dict(), path)."
+_START = "/student/init"
 _FAMILIES: dict[str, Callable[..., nn.Module]] = {
     "resnet": resnet.build,
     "wrn": wrn.build,
@@ -118,11 +121,14 @@ def _pointing_at(place: str) -> Iterator[None]:
         raise
 
 
-def load_weights(network: nn.Module, path: Path) -> dict[str, str]:
+def load_weights(network: nn.Module, path: Path, *, without: Collection[str] = ()) -> dict[str, str]:
     """Strictly load a safetensors file into a network and return the file's metadata.
 
     Prefixes that wrappers add to names are removed, and what stands beside the weights is left out; every value
     must be finite.
+
+    Args:
+        without: names of layers that keep what they have, whatever the file holds for them.
 
     Raises:
         InputError: ``state_dict_mismatch`` or ``upload_corrupt``.
@@ -133,9 +139,11 @@ def load_weights(network: nn.Module, path: Path) -> dict[str, str]:
         raise InputError("upload_corrupt", f"{path.name}: {error}.", hint=_SAVE_HINT, param="/teacher") from error
     weights = architectures.unwrap({name: tuple(tensor.shape) for name, tensor in tensors.items()})
     clean = architectures.clean_names(weights.shapes)
-    state = {clean[name]: tensors[weights.prefix + name] for name in weights.shapes}
+    given = {clean[name]: tensors[weights.prefix + name] for name in weights.shapes}
+    state = {name: tensor for name, tensor in given.items() if _layer_of(name) not in without}
+    own = {name: value for name, value in network.state_dict().items() if _layer_of(name) in without}
     try:
-        network.load_state_dict(unpack_bits(network, state), strict=True)
+        network.load_state_dict(unpack_bits(network, state) | own, strict=True)
     except (RuntimeError, ValueError) as error:
         raise InputError(
             "state_dict_mismatch",
@@ -169,6 +177,39 @@ def _differences(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, A
         "misshapen": misshapen,
     }
     return {kind: names[: architectures.NUM_REPORTED] for kind, names in found.items()}
+
+
+def load_start(
+    network: nn.Module, path: Path, *, student: StudentSpec, num_classes: int, in_channels: int
+) -> StartFacts:
+    """Load the weights that a student starts from; classifiers of another number of classes stay as they are.
+
+    The file is held to the limits on headers and to the network's names and shapes before a library reads it.
+
+    Raises:
+        InputError: ``state_dict_mismatch``, ``upload_corrupt``, ``unsupported_format`` or ``unsafe_file``.
+    """
+    name, options = student.name, student.options
+    try:
+        found = architectures.match_start(
+            name,
+            read_header(path).shapes,
+            options=options,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            param=_START,
+        )
+        heads = architectures.blueprint(name, options=options).classifiers
+        load_weights(network, path, without=() if found.keeps_head else heads)
+    except InputError as error:
+        error.param = _START
+        raise
+    return found
+
+
+def _layer_of(name: str) -> str:
+    """The layer that holds a tensor of this name."""
+    return name.rpartition(".")[0]
 
 
 def load_student(path: Path) -> nn.Module:

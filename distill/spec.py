@@ -62,12 +62,69 @@ class DatasetRef(Spec):
         return self
 
 
-class StudentSpec(Spec):
-    """The small network."""
+class StudentInit(Spec):
+    """Weights to start from instead of random ones: of a pruned network, say, or of one trained on other data."""
 
-    architecture: str
+    upload_id: str
+    """Of a safetensors file that was announced for the purpose student_init."""
+
+
+class Budget(Spec):
+    """What a student may have at most; several limits hold together."""
+
+    parameters: int | None = Field(default=None, ge=1, le=2**40)
+    macs: int | None = Field(default=None, ge=1, le=2**50)
+    """Multiply-adds of one image of the data's size."""
+    file_bytes: int | None = Field(default=None, ge=1, le=2**50)
+    """Of the student's safetensors file, with its own classifier."""
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """Those that were given, by their name."""
+        return {name: limit for name, limit in self if limit is not None}
+
+    @model_validator(mode="after")
+    def _some_limit(self) -> Budget:
+        if not self.limits:
+            raise ValueError(f"give at least one of {', '.join(type(self).model_fields)}")
+        return self
+
+
+def _architecture_or_budget(schema: dict[str, Any]) -> None:
+    """Says in the JSON schema that a budget stands for a name."""
+    schema["anyOf"] = [{"required": ["architecture"]}, {"required": ["budget"]}]
+
+
+class StudentSpec(Spec):
+    """The small network: by name, or the best one within a budget."""
+
+    model_config = ConfigDict(json_schema_extra=_architecture_or_budget)
+
+    architecture: str | None = None
     """A name from GET /networks."""
+    budget: Budget | None = None
+    """In place of a name: POST /distill takes the best network within it, POST /distill/estimate shows three."""
     options: NetworkOptions = NetworkOptions()
+    init: StudentInit | None = None
+    """What student and baseline start from; null: random weights. Its names and shapes are those of the network; a
+    classifier of another number of classes is left out. The rate that "auto" gives is one for random weights."""
+
+    @property
+    def name(self) -> str:
+        """The architecture of a student that is not, or no more, left to a budget."""
+        assert self.architecture is not None
+        return self.architecture
+
+    @model_validator(mode="after")
+    def _one_way(self) -> StudentSpec:
+        if self.budget is None and self.architecture is None:
+            place = InitErrorDetails(type="missing", loc=("architecture",), input=None)
+            raise ValidationError.from_exception_data(type(self).__name__, [place])
+        if self.budget is not None and self.architecture is not None:
+            raise ValueError("give either architecture or budget")
+        if self.budget is not None and (self.init is not None or self.options != NetworkOptions()):
+            raise ValueError("options and init belong to a named architecture; a budget chooses the options, too")
+        return self
 
 
 class TrainingSpec(Spec):

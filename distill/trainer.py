@@ -40,6 +40,8 @@ class Inputs:
 
     teacher: TeacherFile
     dataset_path: Path
+    start_path: Path | None = None
+    """The weights that ``student.init`` names; None: random ones."""
     workdir: Path
     """Holds checkpoints and finished files; kept between attempts."""
     device: str = "auto"
@@ -62,7 +64,13 @@ def train(spec: DistillSpec, inputs: Inputs) -> Generator[events.Event]:
         InputError: teacher or data cannot be used.
     """
     yield events.Phase(phase="preparing")
-    prepared = yield from prepare(spec, teacher=inputs.teacher, dataset_path=inputs.dataset_path, device=inputs.device)
+    prepared = yield from prepare(
+        spec,
+        teacher=inputs.teacher,
+        dataset_path=inputs.dataset_path,
+        start_path=inputs.start_path,
+        device=inputs.device,
+    )
     yield from _Job(spec, inputs, prepared).run()
 
 
@@ -249,7 +257,7 @@ class _Job:
     def _metadata(self, run: Run) -> dict[str, Any]:
         prepared = self.prepared
         metadata: dict[str, Any] = {
-            "architecture": self.spec.student.architecture,
+            "architecture": self.spec.student.name,
             "options": self.spec.student.options.model_dump(mode="json"),
             "num_classes": str(prepared.num_outputs),
             "in_channels": str(prepared.in_channels),

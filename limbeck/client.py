@@ -108,6 +108,10 @@ class Client:
         params = {"dry_run": "true"} if dry_run else None
         return cast(Job, self._transport.json("POST", "/distill", body=body, headers=headers, params=params))
 
+    def estimate(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """What a job would come to: the student, or the best three within a budget, with figures; steps and memory."""
+        return cast(dict[str, Any], self._transport.json("POST", "/distill/estimate", body=body))
+
     def job(self, id: str) -> Job:
         return cast(Job, self._transport.json("GET", _job_path(id)))
 

@@ -172,11 +172,13 @@ def submit(
 @app.command()
 def upload(
     file: Annotated[Path, typer.Argument(help="A teacher's weights or a data set.", show_default=False)],
-    purpose: Annotated[str | None, typer.Option(help="teacher or dataset; else told by the file's name.")] = None,
+    purpose: Annotated[
+        str | None, typer.Option(help="teacher, dataset or student_init; else told by the file's name.")
+    ] = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send a file, going on where an earlier try broke off; its id is for POST /teachers or /datasets."""
+    """Send a file, going on where an earlier try broke off; its id is for POST /teachers, /datasets or /distill."""
     from limbeck.submit import purpose_of
 
     meant = purpose_of(file, purpose)

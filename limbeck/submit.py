@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -15,7 +15,7 @@ from distill.spec import NetworkOptions
 from limbeck.client import Client, Kind
 from limbeck.console import bytes_text, say, transfer
 from limbeck.errors import CommandError
-from limbeck.results import Input, Job
+from limbeck.results import Input, Job, Upload
 from limbeck.upload import Purpose, sha256_of
 
 _PURPOSE: dict[Kind, Purpose] = {"teachers": "teacher", "datasets": "dataset"}
@@ -32,18 +32,20 @@ class LocalFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """The body of POST /distill, and the local files that its teacher and data set still are."""
+    """The body of POST /distill, and the local files that its teacher, data set and student's start still are."""
 
     body: dict[str, Any]
     teacher: LocalFile | None = None
     dataset: LocalFile | None = None
+    student_init: LocalFile | None = None
 
 
 def read_request(path: Path) -> Request:
     """A request from a JSON file: the body of POST /distill, or one with local files.
 
     ``"teacher_upload": {"file", "architecture", "options"}`` and ``"dataset_upload": {"file", "format"}`` stand for
-    ``teacher`` and ``dataset``; the files are looked for beside the JSON file.
+    ``teacher`` and ``dataset``, ``"student_init_upload": {"file"}`` for the student's ``init``; the files are looked
+    for beside the JSON file.
 
     Raises:
         CommandError: the file is missing or not a JSON object.
@@ -75,7 +77,9 @@ def request_of(body: Mapping[str, Any], *, folder: Path) -> Request:
         CommandError: an upload names no file.
     """
     rest = dict(body)
-    files = {name: _local_file(rest.pop(f"{name}_upload", None), folder) for name in ("teacher", "dataset")}
+    files = {
+        name: _local_file(rest.pop(f"{name}_upload", None), folder) for name in ("teacher", "dataset", "student_init")
+    }
     return Request(body=rest, **files)
 
 
@@ -107,6 +111,9 @@ def with_inputs(client: Client, request: Request, *, out: Console) -> dict[str, 
         body["teacher"] = {"id": _provide(client, "teachers", request.teacher, out)}
     if request.dataset:
         body["dataset"] = {"id": _provide(client, "datasets", request.dataset, out)}
+    if request.student_init:
+        upload = _sent(client, request.student_init, "student_init", out)
+        body["student"] = {**body.get("student", {}), "init": {"upload_id": upload["id"]}}
     return body
 
 
@@ -120,15 +127,14 @@ def purpose_of(path: Path, asked: str | None = None) -> Purpose:
         raise CommandError(f"there is no file {path}")
     if asked is None:
         return "teacher" if path.suffix.lower() in _WEIGHTS else "dataset"
-    if asked not in ("teacher", "dataset"):
-        raise CommandError(f"a file is sent as a teacher or as a dataset, not as {asked}")
+    if asked not in get_args(Purpose):
+        raise CommandError(f"a file is sent as one of {', '.join(get_args(Purpose))}, not as {asked}")
     return cast(Purpose, asked)
 
 
 def _provide(client: Client, kind: Kind, file: LocalFile, out: Console) -> str:
     """The id of a teacher or a data set with the file's bytes: one that is there, or a new one."""
-    if not file.path.is_file():
-        raise CommandError(f"there is no file {file.path}")
+    _require(file)
     file = described(file) if kind == "teachers" else file
     if kind == "teachers" and not file.facts.get("architecture"):
         raise CommandError("a teacher needs the name of its architecture; GET /networks lists them")
@@ -136,11 +142,23 @@ def _provide(client: Client, kind: Kind, file: LocalFile, out: Console) -> str:
     if found := _existing(client, kind, file):
         say(out, f"{label}: already there as {found['id']}, not sent again")
         return found["id"]
-    with transfer(out, f"sending {label}") as on_progress:
-        upload = client.upload(file.path, purpose=_PURPOSE[kind], on_progress=on_progress)
-    made = _create(client, kind, upload["id"], file)
-    say(out, f"{label}: sent ({bytes_text(file.path.stat().st_size)}), {made['id']}; being checked ...")
+    made = _create(client, kind, _sent(client, file, _PURPOSE[kind], out)["id"], file)
+    say(out, f"{label}: {made['id']} is being checked ...")
     return client.wait_ready(kind, made["id"])["id"]
+
+
+def _sent(client: Client, file: LocalFile, purpose: Purpose, out: Console) -> Upload:
+    _require(file)
+    label = f"{purpose} {file.path.name}"
+    with transfer(out, f"sending {label}") as on_progress:
+        upload = client.upload(file.path, purpose=purpose, on_progress=on_progress)
+    say(out, f"{label}: sent ({bytes_text(file.path.stat().st_size)})")
+    return upload
+
+
+def _require(file: LocalFile) -> None:
+    if not file.path.is_file():
+        raise CommandError(f"there is no file {file.path}")
 
 
 def _create(client: Client, kind: Kind, upload_id: str, file: LocalFile) -> Input:

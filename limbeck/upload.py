@@ -17,7 +17,7 @@ from limbeck.errors import ApiError, Unreachable
 from limbeck.results import Upload
 from limbeck.transport import WORTH_WAITING, Body, Transport, backoff
 
-Purpose = Literal["teacher", "dataset"]
+Purpose = Literal["teacher", "dataset", "student_init"]
 _PIECE = 2**26
 _CHUNK = 2**18
 _PASSING = {408, 409, *WORTH_WAITING}

@@ -54,6 +54,12 @@ class DataFacts:
         return self.image["height"], self.image["width"]
 
     @property
+    def image_bytes(self) -> int:
+        """All images of all splits, a byte a value."""
+        count = self.num_images + self.num_test
+        return count * self.image["channels"] * self.image["height"] * self.image["width"]
+
+    @property
     def facts(self) -> dict[str, Any]:
         """For the job's own facts."""
         found = {

@@ -29,7 +29,7 @@ from models import (
     db_now,
     utcnow,
 )
-from service import database, plans
+from service import database, plans, starts
 from service.errors import Conflict, Fenced, Invalid, NotFound
 from service.idempotency import digest_of, replay
 from service.intake import new_job, take_in
@@ -110,7 +110,8 @@ def _settle(session: Session, job: Job) -> None:
             _end(session, job, JobStatus.FAILED, error={**row.error, "param": f"/{name}"})
             return
     try:
-        plan = plans.fit(DistillSpec.model_validate(job.spec), teacher=teacher, dataset=dataset)
+        spec = DistillSpec.model_validate(job.spec)
+        plan = plans.fit(spec, teacher=teacher, dataset=dataset, start=job.facts["student"].get("init"))
     except Invalid as invalid:
         _end(session, job, JobStatus.FAILED, error=invalid.errors[0].as_json())
         return
@@ -130,6 +131,8 @@ class Claim:
     """Resolved."""
     teacher: Teacher
     dataset: Dataset
+    start_key: str | None
+    """In the store: the weights that the student starts from; None: random ones."""
     recorded_step: int
     """The last step that an earlier attempt's events told of."""
     seconds_left: float
@@ -168,6 +171,7 @@ def claim(job_id: str, *, owner: str) -> Claim | None:
             spec=spec,
             teacher=session.get_one(Teacher, job.teacher_id),
             dataset=session.get_one(Dataset, job.dataset_id),
+            start_key=starts.key_of(job.facts),
             recorded_step=job.step,
             seconds_left=spec.training.max_runtime_seconds - job.runtime_seconds,
         )

@@ -10,17 +10,23 @@ from sqlalchemy.orm import Session
 
 from distill import architectures, compatibility, plan
 from distill.architectures import ONNX
-from distill.compatibility import Side
 from distill.errors import DistillError, InputError
+from distill.method_specs import SimKDSettings, settings_of
+from distill.proposals import Candidate
 from distill.published import published
-from distill.spec import DatasetFormat, DatasetRef, DistillSpec, NetworkOptions, TeacherRef
+from distill.spec import DatasetFormat, DatasetRef, DistillSpec, NetworkOptions, StudentInit, TeacherRef
 from models import Dataset, InputStatus, Teacher
-from service import inputs, presets
+from service import budgets, inputs, presets, starts
 from service.data_facts import DataFacts
 from service.errors import Invalid
 from service.inputs import Kind
+from service.starts import StartFile
 
-Ref = TypeVar("Ref", TeacherRef, DatasetRef)
+_HEAD_NOT_COUNTED = (
+    "The student classifies with the teacher's layer: its connector and that layer come on top of parameters, "
+    "multiply-adds and bytes."
+)
+Ref = TypeVar("Ref", TeacherRef, DatasetRef, StudentInit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +40,24 @@ class Plan:
     resolved: DistillSpec | None
     """None while an input is still being prepared."""
     facts: dict[str, Any]
+    students: Sequence[Candidate]
+    """The student with its figures, and the next best within the budget; empty while an input is being prepared."""
+
+    @property
+    def memory(self) -> dict[str, Any] | None:
+        """Bytes on the training device that follow from the request: ``images_bytes``, ``teacher_features_bytes``."""
+        if self.resolved is None:
+            return None
+        data, width = DataFacts.of(self.dataset), self.facts["teacher"]["feature_width"]
+        features = plan.bank_bytes(self.resolved, num_images=data.num_images, feature_width=width)
+        return {"images_bytes": data.image_bytes, "teacher_features_bytes": features}
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the figures leave out."""
+        settings = None if self.resolved is None else settings_of(self.resolved.method)
+        takes_head = getattr(settings, "head", "own") == "teacher" or isinstance(settings, SimKDSettings)
+        return [_HEAD_NOT_COUNTED] if takes_head else []
 
     @property
     def waiting_for(self) -> str | None:
@@ -50,10 +74,12 @@ class Brought:
 
     teacher: Teacher | None
     dataset: Dataset | None
+    start: StartFile | None
     errors: list[DistillError]
 
 
-Seen = dict[str, Teacher | Dataset | Invalid]
+Found = Teacher | Dataset | StartFile
+Seen = dict[str, Found | Invalid]
 """What uploads were found to be, by what a request says of them."""
 
 
@@ -68,21 +94,23 @@ def bring(spec: DistillSpec, *, seen: Seen | None = None) -> Brought:
     found = (
         _once(seen, spec.teacher, _new_teacher) if spec.teacher.upload_id is not None else None,
         _once(seen, spec.dataset, _new_dataset) if spec.dataset.id is None else None,
+        _once(seen, spec.student.init, starts.look) if spec.student.init is not None else None,
     )
     return Brought(
         teacher=next((row for row in found if isinstance(row, Teacher)), None),
         dataset=next((row for row in found if isinstance(row, Dataset)), None),
+        start=next((file for file in found if isinstance(file, StartFile)), None),
         errors=[error for each in found if isinstance(each, Invalid) for error in each.errors],
     )
 
 
-def _once(seen: Seen, ref: Ref, look: Callable[[Ref], Teacher | Dataset]) -> Teacher | Dataset | Invalid:
+def _once(
+    seen: Seen, ref: Ref, look: Callable[[Ref], Teacher | Dataset | StartFile]
+) -> Teacher | Dataset | StartFile | Invalid:
     key = f"{type(ref).__name__} {ref.model_dump_json()}"
     if key not in seen:
         try:
-            row = look(ref)
-            row.status = InputStatus.PROCESSING
-            seen[key] = row
+            seen[key] = look(ref)
         except Invalid as invalid:
             seen[key] = invalid
     return seen[key]
@@ -90,13 +118,18 @@ def _once(seen: Seen, ref: Ref, look: Callable[[Ref], Teacher | Dataset]) -> Tea
 
 def _new_teacher(ref: TeacherRef) -> Teacher:
     architecture = ref.architecture or ""
-    return inputs.new_teacher(ref.upload_id or "", architecture=architecture, options=ref.options, at="/teacher")
+    row = inputs.new_teacher(ref.upload_id or "", architecture=architecture, options=ref.options, at="/teacher")
+    row.status = InputStatus.PROCESSING
+    return row
 
 
 def _new_dataset(ref: DatasetRef) -> Dataset:
     if ref.preset is not None:
-        return presets.new_dataset(ref.preset, format=ref.format, at="/dataset")
-    return inputs.new_dataset(ref.upload_id or "", format=ref.format, at="/dataset")
+        row = presets.new_dataset(ref.preset, format=ref.format, at="/dataset")
+    else:
+        row = inputs.new_dataset(ref.upload_id or "", format=ref.format, at="/dataset")
+    row.status = InputStatus.PROCESSING
+    return row
 
 
 def make(session: Session, spec: DistillSpec, *, brought: Brought) -> Plan:
@@ -109,25 +142,48 @@ def make(session: Session, spec: DistillSpec, *, brought: Brought) -> Plan:
     teacher = brought.teacher or _known(session, Teacher, spec.teacher.id, errors)
     dataset = _prepared_before(session, brought.dataset) or brought.dataset
     dataset = dataset or _known(session, Dataset, spec.dataset.id, errors)
-    try:
-        architectures.check(spec.student.architecture, options=spec.student.options, param="/student/architecture")
-    except InputError as error:
-        errors.append(error)
+    if spec.student.budget is None:
+        try:
+            architectures.check(spec.student.name, options=spec.student.options, param="/student/architecture")
+        except InputError as error:
+            errors.append(error)
     if errors or teacher is None or dataset is None:
         raise Invalid(errors)
     new_rows = [row for row in (teacher, dataset) if row in (brought.teacher, brought.dataset)]
-    return fit(spec, teacher=teacher, dataset=dataset, new_rows=new_rows)
+    start = None
+    if brought.start is not None:
+        try:
+            start = starts.facts_of(brought.start, spec.student, teacher=teacher)
+        except InputError as error:
+            raise Invalid([error]) from error
+    return fit(spec, teacher=teacher, dataset=dataset, start=start, new_rows=new_rows)
 
 
-def fit(spec: DistillSpec, *, teacher: Teacher, dataset: Dataset, new_rows: Sequence[Teacher | Dataset] = ()) -> Plan:
+def fit(
+    spec: DistillSpec,
+    *,
+    teacher: Teacher,
+    dataset: Dataset,
+    start: dict[str, Any] | None = None,
+    new_rows: Sequence[Teacher | Dataset] = (),
+) -> Plan:
     """Hold a request against its inputs, as far as they are ready.
+
+    Args:
+        start: of the weights that the student starts from, as :func:`service.starts.facts_of` tells it.
 
     Raises:
         Invalid: teacher and data do not belong together, or the method fits neither; everything that is found.
     """
-    data = DataFacts.of(dataset) if dataset.status == InputStatus.READY else None
+    # Of a teacher whose header tells nothing, too little is known to plan with until it is checked.
+    is_known = dataset.status == InputStatus.READY and teacher.num_classes > 0
+    data = DataFacts.of(dataset) if is_known else None
+    budget = spec.student.budget
+    students = [] if data is None else budgets.candidates(spec, teacher=teacher, dataset=dataset)
+    if budget is not None and students:
+        spec = budgets.with_student(spec, students[0])
     errors = [
-        *_method_errors(spec, teacher, data),
+        *(_method_errors(spec, teacher, data) if spec.student.budget is None else ()),
         *_output_errors(spec),
         *(_pair_errors(spec, teacher, data) if data is not None else ()),
     ]
@@ -135,8 +191,10 @@ def fit(spec: DistillSpec, *, teacher: Teacher, dataset: Dataset, new_rows: Sequ
         raise Invalid(errors)
     facts: dict[str, Any] = {
         "teacher": _teacher_facts(teacher, data),
-        "student": _network_facts(spec.student.architecture, spec.student.options, teacher, data),
+        "student": {"init": start, "budget": None if budget is None else budgets.facts_of(budget, students)},
     }
+    if spec.student.budget is None:
+        facts["student"] |= _network_facts(spec.student.name, spec.student.options, teacher, data)
     facts["dataset"] = {"id": dataset.id, "sha256": dataset.sha256, "status": dataset.status}
     facts["teacher"] |= {"id": teacher.id, "sha256": teacher.sha256, "status": teacher.status}
     resolved = None
@@ -156,15 +214,12 @@ def fit(spec: DistillSpec, *, teacher: Teacher, dataset: Dataset, new_rows: Sequ
         facts["published"] = published(resolved, teacher=teacher.architecture, num_classes=teacher.num_classes)
         counts = {"num_images": data.num_images, "num_labelled": data.num_labelled}
         facts["total_steps"] = plan.total_steps(resolved, **counts)
-    return Plan(teacher=teacher, dataset=dataset, new_rows=new_rows, resolved=resolved, facts=facts)
+    return Plan(teacher=teacher, dataset=dataset, new_rows=new_rows, resolved=resolved, facts=facts, students=students)
 
 
 def _method_errors(spec: DistillSpec, teacher: Teacher, data: DataFacts | None) -> list[InputError]:
-    student = _side(spec.student.architecture, spec.student.options)
-    if teacher.architecture == ONNX:
-        master = Side(name="an ONNX file", num_stages=0, pools=teacher.report.get("pools"))
-    else:
-        master = _side(teacher.architecture, NetworkOptions.model_validate(teacher.options))
+    student = budgets.side(spec.student.name, spec.student.options)
+    master = budgets.teacher_side(teacher)
     return compatibility.check_method(
         spec.method,
         student=student,
@@ -183,11 +238,6 @@ def _output_errors(spec: DistillSpec) -> Iterator[InputError]:
             hint="Leave it out, or take srrl as the method or in its extra.",
             param=f"/outputs/{spec.outputs.index('connector')}",
         )
-
-
-def _side(name: str, options: NetworkOptions) -> Side:
-    blueprint = architectures.blueprint(name, options=options)
-    return Side(name=name, num_stages=len(blueprint.widths), pools=blueprint.pools)
 
 
 def _prepared_before(session: Session, row: Dataset | None) -> Dataset | None:
@@ -215,11 +265,10 @@ def _format(dataset: Dataset) -> DatasetFormat:
 
 
 def _pair_errors(spec: DistillSpec, teacher: Teacher, data: DataFacts) -> Iterator[InputError]:
-    if teacher.num_classes:
-        yield from _head_errors(teacher, data)
+    yield from _head_errors(teacher, data)
     yield from _student_errors(spec, data)
     yield from _landmark_errors(spec, data)
-    if teacher.in_channels not in (0, data.image["channels"]):
+    if teacher.in_channels != data.image["channels"]:
         yield InputError(
             "state_dict_mismatch",
             f"The teacher takes images of {teacher.in_channels} channels, the data set's have "
@@ -249,7 +298,7 @@ def _head_errors(teacher: Teacher, data: DataFacts) -> Iterator[InputError]:
 
 
 def _student_errors(spec: DistillSpec, data: DataFacts) -> Iterator[InputError]:
-    name = spec.student.architecture
+    name = spec.student.name
     blueprint = architectures.blueprint(name, options=spec.student.options)
     if not blueprint.has_linear_head:
         yield InputError(

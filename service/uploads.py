@@ -21,7 +21,7 @@ from service.errors import Conflict, Gone, Invalid, NotFound, TooLarge
 from service.ids import new_id
 from service.settings import settings
 
-Purpose = Literal["teacher", "dataset"]
+Purpose = Literal["teacher", "dataset", "student_init"]
 _LIFETIME = timedelta(hours=24)
 _LOCK_SECONDS = 5.0
 _STALE_SECONDS = 3600.0
@@ -216,7 +216,12 @@ def complete(upload_id: str, *, sha256: str | None = None) -> Upload:
 
 def source_key(upload: Upload) -> str:
     """The completed upload's key in the store."""
-    return f"uploads/{upload.id}{Path(upload.filename).suffix.lower()[:16]}"
+    return key_of(upload.id, upload.filename)
+
+
+def key_of(upload_id: str, filename: str) -> str:
+    """The key of a completed upload that may have no row any more."""
+    return f"uploads/{upload_id}{Path(filename).suffix.lower()[:16]}"
 
 
 def completed(upload_id: str, *, purpose: Purpose, at: str = "") -> Upload:

@@ -41,7 +41,7 @@ def service_url(tmp_path: Path) -> Iterator[str]:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine")
 def test_the_walk_with_curl_does_what_it_says(service_url: str) -> None:
     blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
 
     walked = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", "\n".join(blocks)],
@@ -65,3 +65,4 @@ def test_the_walk_with_curl_does_what_it_says(service_url: str) -> None:
     ends = re.findall(r"^event: end\ndata: (.+)$", told, flags=re.MULTILINE)
     assert [json.loads(end)["status"] for end in ends] == ["succeeded", "succeeded"]  # the second by DIST and KD
     assert '"num_jobs":9' in told
+    assert '"used": {' in told

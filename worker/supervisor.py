@@ -111,6 +111,7 @@ class Supervisor:
                 "in_channels": claim.teacher.in_channels,
             },
             "dataset_path": str(store().local_path(claim.dataset.key).resolve()),
+            "start_path": str(store().local_path(claim.start_key).resolve()) if claim.start_key is not None else None,
             "workdir": str(self.workdir.resolve()),
             "device": settings().device,
             "recorded_step": claim.recorded_step,

@@ -75,7 +75,7 @@ def _events(order: dict[str, Any]) -> Generator[Any]:
     from distill.spec import DistillSpec, NetworkOptions
     from distill.trainer import Inputs, train
 
-    teacher = order["teacher"]
+    teacher, start = order["teacher"], order["start_path"]
     return train(
         DistillSpec.model_validate(order["spec"]),
         Inputs(
@@ -87,6 +87,7 @@ def _events(order: dict[str, Any]) -> Generator[Any]:
                 in_channels=teacher["in_channels"],
             ),
             dataset_path=Path(order["dataset_path"]),
+            start_path=None if start is None else Path(start),
             workdir=Path(order["workdir"]),
             device=order["device"],
             recorded_step=order["recorded_step"],

@@ -14,6 +14,7 @@ from pydantic import AwareDatetime
 from starlette.concurrency import run_in_threadpool
 
 from api.deps import After, Before, IfNoneMatch, JobId, PageSize, etag_matches, idempotency_key, json_answer
+from api.estimate_schemas import EstimateSchema
 from api.job_schemas import JobSchema, JobSummary, PlanSchema
 from api.schemas import Listing
 from distill.spec import DistillSpec
@@ -41,6 +42,12 @@ def create_job(
         return json_answer(PlanSchema.of(jobs.dry_run(spec)))
     job_id = jobs.submit(spec, idempotency_key=key).id
     return json_answer(read(job_views.get(job_id)), status=202, headers={"Location": f"/distill/{job_id}"})
+
+
+@router.post("/estimate")
+def estimate_job(spec: DistillSpec) -> EstimateSchema:
+    """What a job would come to: the student, or the best three within a budget, with figures; steps and memory."""
+    return EstimateSchema.of(jobs.dry_run(spec))
 
 
 @router.get("")

@@ -2,7 +2,14 @@
 
 from distill.architectures.blueprint import Blueprint, Family, ImageInput, LayeredBlueprint, Preprocessing
 from distill.architectures.layers import Layer, Shape
-from distill.architectures.matching import NUM_REPORTED, TeacherFacts, clean_names, match_state
+from distill.architectures.matching import (
+    NUM_REPORTED,
+    StartFacts,
+    TeacherFacts,
+    clean_names,
+    match_start,
+    match_state,
+)
 from distill.architectures.onnx import ONNX
 from distill.architectures.options import PLAIN, Options, PlainOptions
 from distill.architectures.wrapping import Tree, Weights, unwrap
@@ -13,6 +20,7 @@ from distill.architectures.zoo import (
     feature_width,
     macs,
     names,
+    options_of,
     parameters,
     state_shapes,
 )
@@ -30,6 +38,7 @@ __all__ = [
     "PlainOptions",
     "Preprocessing",
     "Shape",
+    "StartFacts",
     "TeacherFacts",
     "Tree",
     "Weights",
@@ -39,8 +48,10 @@ __all__ = [
     "clean_names",
     "feature_width",
     "macs",
+    "match_start",
     "match_state",
     "names",
+    "options_of",
     "parameters",
     "state_shapes",
     "unwrap",

@@ -52,6 +52,11 @@ class Blueprint(ABC):
         """Name of the last linear layer."""
 
     @property
+    def classifiers(self) -> tuple[str, ...]:
+        """Names of all last linear layers: some networks answer with the mean of several."""
+        return (self.classifier,)
+
+    @property
     def input(self) -> ImageInput:
         """The images that it is made for."""
         return ImageInput()

@@ -28,6 +28,15 @@ class TeacherFacts:
     feature_width: int
 
 
+@dataclass(frozen=True)
+class StartFacts:
+    """What weights that a student is to start from bring along."""
+
+    num_classes: int
+    keeps_head: bool
+    """Whether they classify into as many classes as the student does; if not, their classifiers are left out."""
+
+
 def clean_names(raw_names: Iterable[str]) -> dict[str, str]:
     """Raw name -> name without the prefixes of DataParallel and torch.compile, however nested."""
     cleaned = {}
@@ -78,6 +87,25 @@ def match_state(name: str, shapes: Mapping[str, Shape], *, options: Options, par
         },
         did_you_mean=fitting,
     )
+
+
+def match_start(
+    name: str, shapes: Mapping[str, Shape], *, options: Options, num_classes: int, in_channels: int, param: str
+) -> StartFacts:
+    """Whether a student for ``num_classes`` classes can start from the state dict of these shapes.
+
+    Raises:
+        InputError: as :func:`match_state`; also ``state_dict_mismatch``: they are for images of other channels.
+    """
+    found = match_state(name, shapes, options=options, param=param)
+    if found.in_channels != in_channels:
+        raise InputError(
+            "state_dict_mismatch",
+            f"These weights take images of {found.in_channels} channels, the student's have {in_channels}.",
+            hint="Leave init out, or send weights for images of these channels.",
+            param=param,
+        )
+    return StartFacts(found.num_classes, keeps_head=found.num_classes == num_classes)
 
 
 def _mismatch_hint(name: str, state: _State, fitting: list[str]) -> str:
@@ -132,7 +160,7 @@ class _State:
         """
         if not plan.has_linear_head:
             message = f"The logits of {name} are not linear in one penultimate feature."
-            raise InputError("teacher_head_unsupported", message, hint="Take another teacher.", param=param)
+            raise InputError("teacher_head_unsupported", message, hint="Take another network.", param=param)
         expected = plan.state_shapes(num_classes=UNKNOWN, in_channels=UNKNOWN)
         wrong = [
             {"name": key, "expected": [None, width], "found": list(self.shapes.get(key, ()))}

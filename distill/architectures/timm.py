@@ -27,6 +27,10 @@ class TimmBlueprint(Blueprint):
         return self.facts.classifiers[0] if self.facts.classifiers else ""
 
     @property
+    def classifiers(self) -> tuple[str, ...]:
+        return self.facts.classifiers
+
+    @property
     def pools(self) -> bool | None:
         return self.facts.pooled
 

@@ -49,6 +49,12 @@ def family_of(name: str) -> Family | None:
     return next((family for family in FAMILIES if family.read(name, PLAIN) is not None), None)
 
 
+def options_of(name: str) -> frozenset[str]:
+    """Names of the options that a network takes; none for a name that the zoo lacks."""
+    family = family_of(name)
+    return frozenset() if family is None else family.options
+
+
 def check(name: str, *, options: Options = PLAIN, param: str = "/student/architecture") -> None:
     """Raises InputError ``architecture_unknown`` with the nearest names, unless the zoo has ``name``.
 

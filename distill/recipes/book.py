@@ -67,7 +67,9 @@ def complete(body: Mapping[str, Any]) -> Body:
     if not isinstance(given.get("recipe"), str):
         return given
     recipe = find(given["recipe"])
-    given["student"] = _network(recipe.student, given.get("student", {}))
+    student = given.get("student", {})
+    if not (isinstance(student, Mapping) and student.get("budget") is not None):
+        given["student"] = _network(recipe.student, student)
     given["method"] = _tagged(recipe.method, given.get("method", {}), tag="type")
     given["training"] = _training(recipe.training, given.get("training", {}))
     teacher = given.get("teacher")

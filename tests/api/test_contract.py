@@ -24,7 +24,8 @@ from service.settings import settings
 ROOT = Path(__file__).resolve().parents[2]
 ROUTES = {
     "POST /distill/sweep", "GET /distill/sweep", "GET /distill/sweep/{sweep_id}",
-    "POST /distill/sweep/{sweep_id}/cancel", "POST /distill", "GET /distill", "GET /distill/{job_id}",
+    "POST /distill/sweep/{sweep_id}/cancel", "POST /distill", "POST /distill/estimate",
+    "GET /distill", "GET /distill/{job_id}",
     "POST /distill/{job_id}/cancel",
     "GET /distill/{job_id}/events", "GET /distill/{job_id}/metrics", "GET /distill/{job_id}/logs",
     "GET /distill/{job_id}/artifacts", "GET /distill/{job_id}/artifacts/{name}",

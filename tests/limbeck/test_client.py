@@ -57,6 +57,13 @@ def test_an_answer_that_is_no_problem_is_still_an_error(scripted: Any, client: C
         client.version()
 
 
+def test_an_estimate_is_asked_for(scripted: Any, client: Client) -> None:
+    scripted.on("POST", "/distill/estimate", scripted.reply(200, {"students": [{"name": "resnet8"}]}))
+    body = {"student": {"budget": {"parameters": 9}}}
+    assert client.estimate(body)["students"] == [{"name": "resnet8"}]
+    assert json.loads(scripted.asked[-1].body) == body
+
+
 def test_a_job_is_sent_again_under_the_same_key(scripted: Any, client: Client) -> None:
     busy = scripted.reply(503, {"detail": "starting"}, Retry_After="0")
     scripted.on("POST", "/distill", scripted.hang_up, busy, scripted.reply(202, {"id": "dj_1"}))

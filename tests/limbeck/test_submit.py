@@ -12,7 +12,7 @@ from rich.console import Console
 from limbeck import Client
 from limbeck.errors import CommandError
 from limbeck.flags import Flags, apply
-from limbeck.submit import LocalFile, Request, described, read_request, send
+from limbeck.submit import LocalFile, Request, described, purpose_of, read_request, send
 
 DEMO = {
     "name": "demo",
@@ -124,3 +124,26 @@ def test_an_onnx_file_needs_no_name_of_an_architecture(tmp_path: Path) -> None:
     assert described(LocalFile(path=tmp_path / "t.safetensors")).facts == {}
     named = LocalFile(path=tmp_path / "t.onnx", facts={"architecture": "resnet8"})
     assert described(named) == named
+
+
+def test_the_weights_that_a_student_starts_from_are_sent_with_it(scripted: Any, client: Client, tmp_path: Path) -> None:
+    rest = {"teacher": {"id": "tch_1"}, "dataset": {"id": "ds_1"}, "student": {"architecture": "resnet8"}}
+    (tmp_path / "job.json").write_text(json.dumps(rest | {"student_init_upload": {"file": "pruned.safetensors"}}))
+    (tmp_path / "pruned.safetensors").write_bytes(b"weights")
+    scripted.takes("up_7", size=len(b"weights"))
+    scripted.on("POST", "/distill", scripted.reply(202, {"id": "dj_9"}))
+    send(client, read_request(tmp_path / "job.json"), out=Console(quiet=True))
+
+    posted = {a.path: json.loads(a.body) for a in scripted.asked if a.method == "POST" and a.body}
+    assert posted["/uploads"]["purpose"] == "student_init"
+    assert posted["/distill"] == rest | {"student": {"architecture": "resnet8", "init": {"upload_id": "up_7"}}}
+
+
+def test_what_a_file_is_sent_as(tmp_path: Path) -> None:
+    weights, images = tmp_path / "a.safetensors", tmp_path / "b.zip"
+    for path in (weights, images):
+        path.write_bytes(b"x")
+    assert (purpose_of(weights), purpose_of(images)) == ("teacher", "dataset")
+    assert purpose_of(weights, "student_init") == "student_init"
+    with pytest.raises(CommandError, match="teacher, dataset, student_init"):
+        purpose_of(weights, "student")

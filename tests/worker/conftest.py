@@ -156,17 +156,23 @@ class _Redis:
 
 
 @pytest.fixture
-def submit(stack: Stack, tiny_npz: Path, tiny_teacher: TeacherFile) -> Callable[..., str]:
-    """Submit a job on the tiny teacher and data, given inline; its id."""
+def upload(stack: Stack) -> Callable[[Path, Any], str]:
+    """Send a file for a purpose; the upload's id."""
 
-    def upload(path: Path, purpose: Any) -> str:
+    def send(path: Path, purpose: Any) -> str:
         made = uploads.create(path.name, size=path.stat().st_size, purpose=purpose, sha256=None)
         shutil.copy(path, uploads.path_of(made))
         return uploads.complete(made.id).id
 
+    return send
+
+
+@pytest.fixture
+def submit(upload: Callable[[Path, Any], str], tiny_npz: Path, tiny_teacher: TeacherFile) -> Callable[..., str]:
+    """Submit a job on the tiny teacher and data, given inline; its id."""
     known: dict[str, str] = {}
 
-    def make(*, outputs: list[str] | None = None, **training: Any) -> str:
+    def make(*, outputs: list[str] | None = None, student: dict[str, Any] | None = None, **training: Any) -> str:
         if not known:
             options = tiny_teacher.options
             teacher = upload(tiny_teacher.path, "teacher")
@@ -175,7 +181,7 @@ def submit(stack: Stack, tiny_npz: Path, tiny_teacher: TeacherFile) -> Callable[
         body = {
             "teacher": {"id": known["teacher"]},
             "dataset": {"id": known["dataset"]},
-            "student": STUDENT,
+            "student": student or STUDENT,
             "training": {"epochs": 3, "batch_size": 16, "baseline": False, **training},
             "outputs": outputs or ["safetensors"],
         }
