@@ -5,6 +5,7 @@ MAKEFLAGS += --no-print-directory
 
 VENV ?= .venv
 DATA_DIR ?= .limbeck/demo
+TEST_PROCESSES ?= 2
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$p" && break; done)
 
@@ -21,7 +22,7 @@ demo: $(STAMP) ## distil the shipped teacher: a small student in under 5 minutes
 	@LIMBECK_DATA_DIR="$${LIMBECK_DATA_DIR:-$(DATA_DIR)}" $(RUN) limbeck demo
 
 test: $(STAMP) ## run all tests (ARGS="-k word" narrows them)
-	@$(RUN) pytest $(ARGS)
+	@$(RUN) pytest -n $(TEST_PROCESSES) --dist worksteal $(ARGS)
 
 serve: $(STAMP) ## run the service on the demo's data (DATA_DIR=folder for another)
 	@$(RUN) limbeck serve --data-dir "$(DATA_DIR)"

@@ -26,10 +26,11 @@ from distill import plan
 from distill.data.packed import PackedDataset, pack
 from distill.data.readers import read
 from distill.method_specs import METHODS
-from distill.preparation import TeacherFile, prepare
+from distill.preparation import prepare
 from distill.prepared import Prepared
 from distill.runs import Run
 from distill.spec import DistillSpec, NetworkOptions
+from distill.teacher_files import TeacherFile
 from limbeck.demo import EXAMPLE
 from limbeck.submit import read_request
 

@@ -14,11 +14,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from distill.anatomy import LAST
-from distill.preparation import normaliser
 from distill.registry import build_network
 from distill.spec import NetworkOptions
 from distill.taps import Tap, linear_head
 from distill.teachers import freeze
+from distill.viewing import normaliser
 
 RATE, DECAY, SEED = 0.01, 5e-4, 0
 

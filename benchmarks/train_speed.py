@@ -37,12 +37,13 @@ from distill.data.readers import read
 from distill.losses import label_cross_entropy
 from distill.method_specs import SRRLMethod
 from distill.pairs import Pair, sizes_of
-from distill.preparation import choose_device, choose_precision, normaliser
+from distill.preparation import choose_device, choose_precision
 from distill.registry import build_objective
 from distill.runs import Material, Run, draw_views
 from distill.spec import NetworkOptions, TrainingSpec
 from distill.taps import Tap, linear_head
 from distill.teachers import Teacher, feature_bank
+from distill.viewing import normaliser
 
 SHIPPED = Path(__file__).resolve().parent.parent / "examples" / "fashion-mnist" / "fashion-mnist-5k.npz"
 

@@ -2,50 +2,35 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from distill import architectures, events
+from distill import events
 from distill.anatomy import LAST
-from distill.architectures import ONNX, ImageInput, Preprocessing
 from distill.batch import POOLED
-from distill.data.augment import Augmentation, AugmentationName, normalize
+from distill.data.augment import Augmentation, AugmentationName
 from distill.data.packed import PackedDataset
 from distill.errors import InputError
 from distill.evaluation import Answers, answers
 from distill.method_specs import CEMethod, ExtraMethod, KDMethod, KDSettings, SRRLMethod
-from distill.networks.opaque import OpaqueNetwork
 from distill.pairs import Sizes, sizes_of
 from distill.plan import BANK_BYTES
-from distill.prepared import Prepared, Shape
-from distill.registry import build_network, load_start, load_weights
-from distill.reporting import num_parameters
+from distill.prepared import Prepared
+from distill.registry import load_start
 from distill.runs import Material, draw_views
-from distill.spec import DistillSpec, LandmarkSpec, NetworkOptions
-from distill.taps import Tap, anatomy_of, linear_head, prove, prove_resumable
+from distill.spec import DistillSpec, LandmarkSpec
+from distill.taps import anatomy_of, prove_resumable
 from distill.tasks import Classification, Landmarks, Task
-from distill.teachers import Teacher, feature_bank, freeze
+from distill.teacher_files import TeacherFile, load_teacher, prove_teacher, teacher_input
+from distill.teachers import Teacher, feature_bank
+from distill.viewing import input_shape, normaliser, other_size, seen_shape
 
 _PROBE_IMAGES = 64
-_NOISE_SIDE = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class TeacherFile:
-    """A teacher's weights and what they are weights of."""
-
-    path: Path
-    architecture: str
-    options: NetworkOptions
-    num_classes: int
-    in_channels: int
 
 
 def prepare(
@@ -84,7 +69,7 @@ def prepare(
         mean=data.mean_C.tolist(),
         std=data.std_C.tolist(),
         in_channels=data.in_channels,
-        teacher_shape=_seen_shape(_teacher_input(teacher, master.tap.network)[0], data),
+        teacher_shape=seen_shape(teacher_input(teacher, master.tap.network)[0], data),
         student_shape=student_shape,
         precision="bf16" if precision == torch.bfloat16 else "fp32",
         extra=(),
@@ -125,91 +110,6 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if name == "bf16" else torch.float32
 
 
-def open_teacher(file: TeacherFile) -> tuple[nn.Module, dict[str, str]]:
-    """A teacher's network, frozen, on the CPU, and its file's metadata.
-
-    Raises:
-        InputError: the weights do not fit the architecture, or are not finite.
-    """
-    if file.architecture == ONNX:
-        graph = _open_onnx(file.path)
-        return freeze(graph), graph.metadata
-    network = build_network(
-        file.architecture, options=file.options, num_classes=file.num_classes, in_channels=file.in_channels
-    )
-    metadata = load_weights(network, file.path)
-    return freeze(network), metadata
-
-
-def _open_onnx(path: Path) -> OpaqueNetwork:
-    try:
-        from distill.networks.onnx_network import OnnxNetwork
-    except ImportError as error:
-        raise InputError(
-            "unsupported_format",
-            "ONNX files need onnx and onnxruntime, which the worker does not have.",
-            hint="pip install limbeck[onnx]",
-            param="/teacher/architecture",
-        ) from error
-    return OnnxNetwork(path)
-
-
-def _teacher_input(file: TeacherFile, network: nn.Module) -> tuple[ImageInput, Preprocessing]:
-    """The images that a teacher takes, and how its architecture normalises them."""
-    if isinstance(network, OpaqueNetwork):
-        return network.input, Preprocessing()
-    blueprint = architectures.blueprint(file.architecture, options=file.options)
-    return blueprint.input, blueprint.preprocessing
-
-
-def load_teacher(file: TeacherFile, data: PackedDataset, *, device: torch.device, precision: torch.dtype) -> Teacher:
-    """The frozen teacher, which sees images as it was trained to.
-
-    Normalised by the ``mean`` and ``std`` named in its file, else by those that its architecture is published
-    with, else by the data set's; scaled where it takes one size only.
-
-    Raises:
-        InputError: the weights do not fit the architecture, or are not finite.
-    """
-    network, metadata = open_teacher(file)
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    own, published = _teacher_input(file, network)
-    mean, std = data.mean_C, data.std_C
-    if "mean" in metadata and "std" in metadata:
-        mean, std = (torch.tensor(json.loads(metadata[key]), dtype=torch.float32) for key in ("mean", "std"))
-    elif published.mean is not None and published.std is not None and len(published.mean) == data.in_channels:
-        mean, std = torch.tensor(published.mean), torch.tensor(published.std)
-    size = _seen_shape(own, data)[1:]
-    prepare_images = normaliser(mean.to(device), std.to(device), size=_other(size, than=data))
-    head = linear_head(network).requires_grad_(False)
-    return Teacher(Tap(network, maps=anatomy_of(network).maps), head, prepare_images, precision)
-
-
-def input_shape(architecture: str, *, options: NetworkOptions, data: PackedDataset) -> Shape:
-    """(C, H, W) of the images as a network sees them: the data set's, unless it takes one size only; in pixels."""
-    return _seen_shape(architectures.blueprint(architecture, options=options).input, data)
-
-
-def _seen_shape(own: ImageInput, data: PackedDataset) -> Shape:
-    return (data.in_channels, *((own.height, own.width) if own.fixed else data.image_size))
-
-
-def _other(size: tuple[int, int], *, than: PackedDataset) -> tuple[int, int] | None:
-    return size if size != than.image_size else None
-
-
-def normaliser(mean_C: Tensor, std_C: Tensor, *, size: tuple[int, int] | None = None) -> Callable[[Tensor], Tensor]:
-    """Uint8 images (B, C, H, W) to normalised float ones, channels last; scaled to ``size``, (height, width)."""
-
-    def prepare_images(images_BCHW: Tensor) -> Tensor:
-        normalised = normalize(images_BCHW, mean_C, std_C)
-        if size is None:
-            return normalised
-        return F.interpolate(normalised, size=size, mode="bilinear", align_corners=False, antialias=True)
-
-    return prepare_images
-
-
 def _start(spec: DistillSpec, path: Path, prepared: Prepared) -> tuple[dict[str, Tensor], str]:
     """The weights that every student of the job starts from, and what is to be said of them.
 
@@ -248,15 +148,6 @@ def _sizes_of(network: nn.Module, images_BCHW: Tensor, *, side: str) -> Sizes:
             hint="Take a network for images of this size; GET /networks tells what each is made for.",
             param=f"/{side}/architecture" if side == "student" else "/teacher",
         ) from error
-
-
-def prove_teacher(teacher: Teacher, images_BCHW: Tensor) -> None:
-    """The two-sided proof of :func:`distill.taps.prove`, in float32 whatever the training's precision.
-
-    Raises:
-        InputError: ``teacher_head_unsupported``.
-    """
-    prove(teacher.tap, teacher.classifier, images_BCHW=teacher.prepare(images_BCHW))
 
 
 def _task(spec: DistillSpec, data: PackedDataset, teacher: Answers) -> Task:
@@ -335,7 +226,7 @@ def _material(
         views_NV=None if views is None else views.to(device),
         bank=None,
         teacher=teacher,
-        prepare=normaliser(data.mean_C.to(device), data.std_C.to(device), size=_other(image_size, than=data)),
+        prepare=normaliser(data.mean_C.to(device), data.std_C.to(device), size=other_size(image_size, than=data)),
         flip_pairs=None if data.markup is None else data.markup.flip_pairs,
     )
 
@@ -371,40 +262,4 @@ def _resolved(spec: DistillSpec, material: Material) -> dict[str, Any]:
             "torch": torch.__version__,
             "teacher": "features computed once" if material.bank is not None else "computed at every step",
         },
-    }
-
-
-def _first_check(network: nn.Module) -> str:
-    if not isinstance(network, OpaqueNetwork):
-        return "names and shapes fit"
-    said = "the graph holds standard operations and its own weights"
-    return f"{said}; the {network.squashed} at its end is left out" if network.squashed else said
-
-
-def check_teacher_file(file: TeacherFile) -> dict[str, Any]:
-    """Load a teacher and prove its head on noise, before any data is known; what the check found.
-
-    Raises:
-        InputError: weights that do not fit or are not finite, or a head that is not linear.
-    """
-    network, metadata = open_teacher(file)
-    own, _ = _teacher_input(file, network)
-    size = (own.height, own.width) if own.fixed else (_NOISE_SIDE, _NOISE_SIDE)
-    noise = torch.randn(8, file.in_channels or own.channels, *size, generator=torch.Generator().manual_seed(0))
-    tap = Tap(network, maps=anatomy_of(network).maps)
-    prove(tap, linear_head(network), images_BCHW=noise)
-    with torch.no_grad():
-        seen = tap(noise)
-    if not seen.logits_BK.isfinite().all():
-        raise InputError("upload_corrupt", "The network answers NaN or infinity.", param="/teacher")
-    head = linear_head(network)
-    return {
-        "num_classes": head.out_features,
-        "in_channels": noise.shape[1],
-        "feature_width": head.in_features,
-        "parameters": num_parameters(network),
-        "pools": tap.anatomy.pooling is not None,
-        "checks": [_first_check(network), "all values are finite", "W p + b are the logits"],
-        "smallest_feature": float(seen.pooled_BC.min()),
-        "normalisation": {k: json.loads(metadata[k]) for k in ("mean", "std") if k in metadata} or None,
     }

@@ -19,8 +19,7 @@ from distill.runs import Material
 from distill.spec import DistillSpec
 from distill.tasks import Landmarks, Task
 from distill.teachers import Teacher
-
-Shape = tuple[int, int, int]
+from distill.viewing import Shape
 
 
 @dataclass(frozen=True, kw_only=True)

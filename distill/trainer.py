@@ -21,13 +21,14 @@ from distill.headlines import HEADLINES
 from distill.method_specs import CEMethod, MethodSpec
 from distill.methods.srrl import SRRL
 from distill.networks.binarisation import pack_bits
-from distill.preparation import TeacherFile, open_teacher, prepare
+from distill.preparation import prepare
 from distill.prepared import Prepared
 from distill.published import published
 from distill.registry import load_student
 from distill.reporting import cost_figures
 from distill.runs import Diverged, Material, Run
 from distill.spec import DistillSpec
+from distill.teacher_files import TeacherFile, open_teacher
 
 _MAX_ROLLBACKS = 2
 _LAYOUT = 2

@@ -39,8 +39,8 @@ def main() -> None:
 
 def _check_teacher(order: dict[str, Any]) -> dict[str, Any]:
     from distill.conversion import convert
-    from distill.preparation import TeacherFile, check_teacher_file
     from distill.spec import NetworkOptions
+    from distill.teacher_files import TeacherFile, check_teacher_file
 
     source = Path(order["source"])
     if order["pickled"]:

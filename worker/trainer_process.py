@@ -71,8 +71,8 @@ def _train(order: dict[str, Any], out: IO[str], stop: threading.Event) -> bool:
 
 
 def _events(order: dict[str, Any]) -> Generator[Any]:
-    from distill.preparation import TeacherFile
     from distill.spec import DistillSpec, NetworkOptions
+    from distill.teacher_files import TeacherFile
     from distill.trainer import Inputs, train
 
     teacher, start = order["teacher"], order["start_path"]

@@ -30,8 +30,8 @@ from safetensors import safe_open
 from distill import events, plan
 from distill.data.packed import PackedDataset, pack
 from distill.data.readers import read
-from distill.preparation import TeacherFile
 from distill.spec import DistillSpec, NetworkOptions
+from distill.teacher_files import TeacherFile
 from distill.trainer import Inputs, train
 
 HERE = Path(__file__).resolve().parent

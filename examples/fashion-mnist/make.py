@@ -24,10 +24,11 @@ from distill.data.augment import Augmentation
 from distill.events import Progress
 from distill.losses import label_cross_entropy
 from distill.objective import Objective
-from distill.preparation import choose_device, choose_precision, normaliser
+from distill.preparation import choose_device, choose_precision
 from distill.registry import build_network
 from distill.runs import Material, Run
 from distill.spec import NetworkOptions, TrainingSpec
+from distill.viewing import normaliser
 
 HERE = Path(__file__).resolve().parent
 ARCHITECTURE, OPTIONS = "resnet14", NetworkOptions(width=1.5, stem_stride=2)

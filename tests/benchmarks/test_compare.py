@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 if TYPE_CHECKING:
-    from distill.preparation import TeacherFile
+    from distill.teacher_files import TeacherFile
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -18,7 +18,7 @@ from benchmarks.methods import ablation, gains, markdown, methods
 from tests.fixtures.processes import offspring
 
 if TYPE_CHECKING:
-    from distill.preparation import TeacherFile
+    from distill.teacher_files import TeacherFile
 
 ROOT = Path(__file__).resolve().parents[2]
 Benchmark = Callable[..., subprocess.Popen[str]]

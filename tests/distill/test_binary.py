@@ -12,10 +12,10 @@ from distill.architectures import PLAIN
 from distill.events import Artifact, Report
 from distill.networks import binary
 from distill.networks.binarisation import BinaryConv2d, pack_bits, sign, unpack_bits
-from distill.preparation import TeacherFile
 from distill.registry import build_network, load_student
 from distill.spec import DistillSpec, NetworkOptions
 from distill.taps import Tap, linear_head, prove
+from distill.teacher_files import TeacherFile
 from distill.trainer import Inputs, train
 
 NAMES = ["binary_resnet8", "binary_resnet20", "binary_resnet8x4", "binary_resnet18", "binary_resnet18_cifar"]

@@ -19,7 +19,7 @@ from distill.trainer import Inputs, train
 from tests.fixtures.tiny import STUDENT
 
 if TYPE_CHECKING:
-    from distill.preparation import TeacherFile
+    from distill.teacher_files import TeacherFile
 
 TYPES: list[str] = [method.model_fields["type"].annotation.__args__[0] for method in METHODS]  # type: ignore[union-attr]
 # The published weights are for runs of hundreds of epochs; these let a run of 32 steps see the labels, too.

@@ -12,7 +12,7 @@ from distill.trainer import Inputs, train
 from tests.fixtures.tiny import STUDENT
 
 if TYPE_CHECKING:
-    from distill.preparation import TeacherFile
+    from distill.teacher_files import TeacherFile
 
 WRN = "srrl/cifar100/wrn40x4-wrn16x4"
 FASHION = "srrl/fashion-mnist-5k/resnet14-resnet8"

@@ -22,7 +22,7 @@ from distill.spec import DistillSpec, NetworkOptions
 from tests.fixtures.tiny import STUDENT
 
 if TYPE_CHECKING:
-    from distill.preparation import TeacherFile
+    from distill.teacher_files import TeacherFile
 
 
 def prepared(teacher: TeacherFile, dataset: Path, *, method: dict[str, Any] | None = None, **training: Any) -> Prepared:

@@ -20,7 +20,7 @@ from distill.trainer import Inputs, train
 from tests.fixtures.tiny import CLASSES, STUDENT
 
 if TYPE_CHECKING:
-    from distill.preparation import TeacherFile
+    from distill.teacher_files import TeacherFile
 
 OPTIONS = NetworkOptions.model_validate(STUDENT["options"])
 

@@ -15,9 +15,9 @@ from distill import events, plan
 from distill.architectures import match_state
 from distill.data.packed import PackedDataset, pack
 from distill.data.readers import read
-from distill.preparation import TeacherFile, check_teacher_file
 from distill.registry import build_network, load_student
 from distill.spec import DistillSpec, NetworkOptions
+from distill.teacher_files import TeacherFile, check_teacher_file
 from distill.trainer import Inputs, train
 from tests.fixtures.tiny import CLASSES, STUDENT, _images
 

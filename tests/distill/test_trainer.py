@@ -28,7 +28,7 @@ from distill.trainer import Inputs, train
 from tests.fixtures.tiny import STUDENT
 
 if TYPE_CHECKING:
-    from distill.preparation import TeacherFile
+    from distill.teacher_files import TeacherFile
 
 EPOCHS, STEPS = 3, 4
 

@@ -21,7 +21,7 @@ from distill.trainer import Inputs, train
 from tests.fixtures.tiny import STUDENT, _images
 
 if TYPE_CHECKING:
-    from distill.preparation import TeacherFile
+    from distill.teacher_files import TeacherFile
 
 TYPES: list[str] = [method.model_fields["type"].annotation.__args__[0] for method in METHODS]  # type: ignore[union-attr]
 NUM_LABELLED, NUM_UNLABELLED = 64, 96

@@ -19,7 +19,7 @@ from limbeck.instance import running_instance
 from tests.fixtures.processes import offspring
 
 if TYPE_CHECKING:
-    from distill.preparation import TeacherFile
+    from distill.teacher_files import TeacherFile
 
 pytest.importorskip("torch")
 

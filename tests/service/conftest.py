@@ -15,7 +15,7 @@ from service import inputs, uploads
 from tests.fixtures.tiny import STUDENT
 
 if TYPE_CHECKING:
-    from distill.preparation import TeacherFile
+    from distill.teacher_files import TeacherFile
 
 
 @pytest.fixture

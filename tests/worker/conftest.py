@@ -20,15 +20,17 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from distill.preparation import TeacherFile
 from distill.spec import DistillSpec
+from distill.teacher_files import TeacherFile
 from models import Job
 from service import database as database_module
 from service import inputs, job_views, jobs, uploads
 from service import settings as settings_module
 from tests.fixtures.tiny import STUDENT
 
-REDIS = os.environ.get("LIMBECK_TEST_REDIS_URL", "redis://127.0.0.1:6379/15")
+# Each of the processes that share the tests (gw0, gw1, ...) empties a database of its own.
+_NUMBER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+REDIS = os.environ.get("LIMBECK_TEST_REDIS_URL", f"redis://127.0.0.1:6379/{15 - _NUMBER}")
 
 
 @dataclass

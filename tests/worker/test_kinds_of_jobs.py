@@ -18,9 +18,9 @@ from safetensors import safe_open
 
 from distill.data.packed import PackedDataset
 from distill.networks.binarisation import BinaryConv2d
-from distill.preparation import open_teacher
 from distill.registry import load_student
 from distill.spec import NetworkOptions
+from distill.teacher_files import open_teacher
 from tests.fixtures import tiny
 from tests.fixtures.face_figures import errors, in_pixels, mean_face_error
 from tests.fixtures.face_jobs import logits_of
@@ -28,7 +28,7 @@ from tests.fixtures.served import served
 from tests.fixtures.tiny_faces import NUM_TEST, NUM_TRAIN, STUDENT
 
 if TYPE_CHECKING:
-    from distill.preparation import TeacherFile
+    from distill.teacher_files import TeacherFile
 
 SECONDS = 300.0
 """For one job, on a machine that has much else to do; alone it takes some seconds."""

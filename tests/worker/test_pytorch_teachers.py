@@ -20,7 +20,7 @@ from tests.fixtures import tiny
 from tests.fixtures.served import served
 
 if TYPE_CHECKING:
-    from distill.preparation import TeacherFile
+    from distill.teacher_files import TeacherFile
 
 SECONDS = 200.0
 
