@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import struct
-import tarfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from distill.registry import build_network
 from distill.spec import NetworkOptions
 from service import inputs
 from service import settings as settings_module
+from tests.fixtures.archives import gzipped
 from worker.preparer import prepare_next
 
 Bytes = Callable[..., bytes]
@@ -30,16 +30,6 @@ def bmp(value: int) -> bytes:
     palette = b"".join(bytes((grey, grey, grey, 0)) for grey in range(256))
     header = struct.pack("<2sIII", b"BM", 54 + 1024 + 8, 0, 54 + 1024)
     return header + struct.pack("<IiiHHIIiiII", 40, 2, 2, 1, 8, 0, 8, 0, 0, 256, 0) + palette + bytes([value] * 8)
-
-
-def tarred(members: dict[str, bytes]) -> bytes:
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w:gz") as file:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            file.addfile(info, io.BytesIO(content))
-    return data.getvalue()
 
 
 class TestTeachers:
@@ -270,7 +260,7 @@ class TestDatasets:
     def test_a_tar_of_folders(
         self, client: httpx.Client, upload: Upload, prepare: Callable[[], None], tmp_path: Path
     ) -> None:
-        content = tarred({f"photos/{c}/{i}.bmp": bmp(40 * i) for c in ("ox", "bee") for i in range(5)})
+        content = gzipped({f"photos/{c}/{i}.bmp": bmp(40 * i) for c in ("ox", "bee") for i in range(5)})
         made = client.post("/datasets", json={"upload_id": upload(content, "dataset", "photos.tgz")})
         assert (made.status_code, made.json()["format"]) == (202, "imagefolder")
         prepare()
@@ -280,7 +270,7 @@ class TestDatasets:
         assert len([path for path in (tmp_path / "data" / "artifacts").rglob("*") if path.is_file()]) == 2
 
     def test_a_tar_that_leads_elsewhere(self, client: httpx.Client, upload: Upload, tmp_path: Path) -> None:
-        content = tarred({"ox/1.bmp": bmp(0), "../../bee/1.bmp": bmp(1)})
+        content = gzipped({"ox/1.bmp": bmp(0), "../../bee/1.bmp": bmp(1)})
         problem = client.post("/datasets", json={"upload_id": upload(content, "dataset")}).json()
         assert (problem["status"], problem["code"]) == (422, "unsafe_file")
         assert problem["errors"][0]["pointer"] == "/upload_id"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import tarfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from distill.data.inspect import inspect_dataset
 from distill.data.raw import RawDataset
 from distill.data.readers import read
 from distill.errors import InputError
+from tests.fixtures.archives import gzipped, zipped
 
 RANDOM = np.random.default_rng(0)
 LABELS = ["cat", "dog"] * 10
@@ -50,24 +49,6 @@ def rows(labels: list[Any] = LABELS, *, folder: str = "images/", column: str = "
     return [{column: f"{folder}{i}.png", "label": label} for i, label in enumerate(labels)]
 
 
-def zipped(members: dict[str, bytes]) -> bytes:
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w") as file:
-        for name, content in members.items():
-            file.writestr(name, content)
-    return data.getvalue()
-
-
-def tarred(members: dict[str, bytes]) -> bytes:
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w:gz") as file:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            file.addfile(info, io.BytesIO(content))
-    return data.getvalue()
-
-
 @pytest.fixture
 def upload(tmp_path: Path) -> Path:
     return tmp_path / "upload"
@@ -91,7 +72,7 @@ def refused(upload: Path, members: dict[str, bytes], *, code: str = "dataset_unr
     return caught.value
 
 
-@pytest.mark.parametrize("archived", [zipped, tarred])
+@pytest.mark.parametrize("archived", [zipped, gzipped])
 @pytest.mark.parametrize("column", ["file_name", "image", "path"])
 @pytest.mark.parametrize("name", ["manifest.csv", "metadata.csv", "manifest.jsonl", "set/metadata.jsonl"])
 def test_a_list_beside_a_folder(upload: Path, name: str, column: str, archived: Any) -> None:

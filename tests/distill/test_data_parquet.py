@@ -9,9 +9,7 @@ import random
 import resource
 import subprocess
 import sys
-import tarfile
 import time
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from PIL import Image
 from distill.data.inspect import inspect_dataset
 from distill.data.readers import read
 from distill.errors import InputError
+from tests.fixtures.archives import gzipped, zipped
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -67,24 +66,6 @@ def written(content: Any, **options: Any) -> bytes:
     return data.getvalue()
 
 
-def zipped(members: dict[str, bytes]) -> bytes:
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as file:
-        for name, content in members.items():
-            file.writestr(name, content)
-    return data.getvalue()
-
-
-def tarred(members: dict[str, bytes]) -> bytes:
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w:gz") as file:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            file.addfile(info, io.BytesIO(content))
-    return data.getvalue()
-
-
 def sound(count: int = 20, **options: Any) -> Any:
     return table([pixels() for _ in range(count)], [i % 2 for i in range(count)], **options)
 
@@ -106,7 +87,7 @@ def refused(upload: Path, data: bytes) -> InputError:
     return caught.value
 
 
-@pytest.mark.parametrize("archived", [zipped, tarred])
+@pytest.mark.parametrize("archived", [zipped, gzipped])
 @pytest.mark.parametrize("other", ["test", "validation"])
 def test_splits_names_and_pixels(upload: Path, archived: Any, other: str) -> None:
     images = [pixels() for _ in range(8)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from distill.data.inspect import inspect_dataset
 from distill.data.raw import RawDataset
 from distill.data.readers import read
 from distill.errors import InputError
+from tests.fixtures.archives import tarred, zipped
 
 webdataset = pytest.importorskip("webdataset")
 
@@ -37,24 +37,6 @@ def shard(samples: list[dict[str, Any]]) -> bytes:
 
 def samples(count: int, *, start: int = 0, **fields: Any) -> list[dict[str, Any]]:
     return [{"__key__": f"{i:06}", "png": pixels(), "cls": i % 2} | fields for i in range(start, start + count)]
-
-
-def zipped(members: dict[str, bytes]) -> bytes:
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as file:
-        for name, content in members.items():
-            file.writestr(name, content)
-    return data.getvalue()
-
-
-def tarred(members: dict[str, bytes]) -> bytes:
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w") as file:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            file.addfile(info, io.BytesIO(content))
-    return data.getvalue()
 
 
 @pytest.fixture
