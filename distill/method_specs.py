@@ -354,16 +354,12 @@ class DISTMethod(MethodBase):
     extra: Extra = []
 
 
-ExtraMethod = Annotated[
+_Added = (
     SRRLMethod | KDMethod | FitNetMethod | ATMethod | RKDMethod | CRDMethod | SPMethod | PKTMethod | VIDMethod
-    | CCMethod | NSTMethod | DKDMethod | ReviewKDMethod | SimKDMethod | DISTMethod,
-    Field(discriminator="type"),
-]  # fmt: skip
-MethodSpec = Annotated[
-    SRRLMethod | KDMethod | FitNetMethod | ATMethod | RKDMethod | CRDMethod | SPMethod | PKTMethod | VIDMethod
-    | CCMethod | NSTMethod | DKDMethod | ReviewKDMethod | SimKDMethod | DISTMethod | CEMethod,
-    Field(discriminator="type"),
-]  # fmt: skip
+    | CCMethod | NSTMethod | DKDMethod | ReviewKDMethod | SimKDMethod | DISTMethod
+)  # fmt: skip
+ExtraMethod = Annotated[_Added, Field(discriminator="type")]
+MethodSpec = Annotated[_Added | CEMethod, Field(discriminator="type")]
 METHODS: tuple[type[Spec], ...] = (
     SRRLMethod, CEMethod, KDMethod, FitNetMethod, ATMethod, RKDMethod, CRDMethod, SPMethod, PKTMethod, VIDMethod,
     CCMethod, NSTMethod, DKDMethod, ReviewKDMethod, SimKDMethod, DISTMethod,
