@@ -72,7 +72,7 @@ def test_the_loss_agrees_with_a_float64_formula(pair: Pair, in_double: bool) -> 
     assert found["loss"].item() == pytest.approx(9.0 * expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", set(PAIRS) - {"a little larger", "larger and smaller"})
+@pytest.mark.parametrize("name", sorted(set(PAIRS) - {"a little larger", "larger and smaller"}))
 def test_what_is_regressed_has_the_teachers_shape(name: str) -> None:
     pair = PAIRS[name]
     student, teacher = pair.student.maps["stage1"], pair.teacher.maps["stage1"]
