@@ -13,7 +13,7 @@ from distill.compatibility import Side
 from distill.errors import InputError
 from distill.proposals import Candidate, Place, Suits, measure, propose, smallest
 from distill.spec import Budget, DistillSpec, NetworkOptions, StudentSpec
-from models import Dataset, Teacher
+from models import Teacher
 from service.data_facts import DataFacts
 from service.errors import Invalid
 
@@ -32,18 +32,15 @@ def teacher_side(teacher: Teacher) -> Side:
     return side(teacher.architecture, NetworkOptions.model_validate(teacher.options))
 
 
-def candidates(spec: DistillSpec, *, teacher: Teacher, dataset: Dataset) -> list[Candidate]:
+def candidates(spec: DistillSpec, *, teacher: Teacher, data: DataFacts) -> list[Candidate]:
     """The named student with its figures, or the best three within the budget, the best first.
 
     Networks that the method cannot use are passed over, unless it can use none.
 
-    Args:
-        dataset: ready.
-
     Raises:
         Invalid: ``invalid_value``, no network is within the budget.
     """
-    place = _place(teacher, dataset)
+    place = _place(teacher, data)
     budget = spec.student.budget
     if budget is None:
         return [measure(spec.student.name, spec.student.options, place)]
@@ -74,8 +71,7 @@ def as_json(candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def _place(teacher: Teacher, dataset: Dataset) -> Place:
-    data = DataFacts.of(dataset)
+def _place(teacher: Teacher, data: DataFacts) -> Place:
     return Place(
         teacher=teacher.architecture,
         teacher_options=NetworkOptions.model_validate(teacher.options),
@@ -83,7 +79,7 @@ def _place(teacher: Teacher, dataset: Dataset) -> Place:
         num_classes=teacher.num_classes,
         in_channels=teacher.in_channels,
         image_size=data.image_size,
-        classes=dataset.report["classes"],
+        classes=data.classes,
     )
 
 

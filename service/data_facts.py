@@ -18,7 +18,7 @@ class DataFacts:
     num_labelled: int
     num_unlabeled: int
     num_test: int
-    num_classes: int
+    classes: list[str]
     num_points: int
     image: dict[str, int]
     can_flip: bool
@@ -36,12 +36,17 @@ class DataFacts:
             num_labelled=splits["train"]["images"],
             num_unlabeled=splits.get("train_unlabeled", {}).get("images", 0),
             num_test=splits["test"]["images"],
-            num_classes=len(report["classes"]),
+            classes=report["classes"],
             num_points=report.get("num_points", 0),
             image=report["image"],
             can_flip=task == "classification" or report.get("flip_pairs") is not None,
             normaliser=Markup.from_json(report).normaliser if task == "landmarks" else None,
         )
+
+    @property
+    def num_classes(self) -> int:
+        """0 of landmarks, and where nothing is labelled."""
+        return len(self.classes)
 
     @property
     def num_images(self) -> int:

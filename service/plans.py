@@ -179,7 +179,7 @@ def fit(
     is_known = dataset.status == InputStatus.READY and teacher.num_classes > 0
     data = DataFacts.of(dataset) if is_known else None
     budget = spec.student.budget
-    students = [] if data is None else budgets.candidates(spec, teacher=teacher, dataset=dataset)
+    students = [] if data is None else budgets.candidates(spec, teacher=teacher, data=data)
     if budget is not None and students:
         spec = budgets.with_student(spec, students[0])
     errors = [
