@@ -18,7 +18,8 @@ class Flaw(BaseModel):
     """The query parameter or header, where it is not in the body."""
     code: str
     detail: str
-    hint: str = ""
+    hint: str
+    """How to mend it."""
     did_you_mean: list[str] = Field(default_factory=list)
     """Near names, best first."""
     details: dict[str, Any] = Field(default_factory=dict)
@@ -61,6 +62,8 @@ CODES = {
     "unknown_field": "A field that is not known; near names are given.",
     "invalid_value": "A value outside of what is allowed.",
     "idempotency_key_reused": "The Idempotency-Key was used before with another body.",
+    "upload_busy": "Another sender is at work on the upload, or its bytes are being checked.",
+    "precondition_failed": "Another version of the tus protocol than this service speaks.",
     "upload_corrupt": "Bytes are missing or differ from their SHA-256, or the file is cut short.",
     "unsafe_file": "A file that could carry code or would unpack beyond the limits.",
     "unsupported_format": "A kind of file that is not read.",

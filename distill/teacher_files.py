@@ -127,7 +127,8 @@ def check_teacher_file(file: TeacherFile) -> dict[str, Any]:
     with torch.no_grad():
         seen = tap(noise)
     if not seen.logits_BK.isfinite().all():
-        raise InputError("upload_corrupt", "The network answers NaN or infinity.", param="/teacher")
+        message = "The network answers NaN or infinity."
+        raise InputError("upload_corrupt", message, hint="Save weights of a healthy training.", param="/teacher")
     head = linear_head(network)
     return {
         "num_classes": head.out_features,

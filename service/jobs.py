@@ -291,7 +291,7 @@ def cancel(job_id: str) -> Job:
     with database.begin() as session:
         job = session.get(Job, job_id, with_for_update=True)
         if job is None:
-            raise NotFound(f"No job {job_id!r}.")
+            raise NotFound(f"No job {job_id!r}.", hint="GET /distill lists the jobs.")
         ask_to_end(session, job)
         if job.is_terminal and job.status != JobStatus.CANCELLED:
             raise Conflict(f"Job {job_id!r} is {job.status}.", hint="Only a waiting or running job can be cancelled.")
@@ -365,7 +365,7 @@ def _requeue(session: Session, job: Job, reason: str) -> None:
 
 def _end(session: Session, job: Job, status: JobStatus, *, error: dict[str, Any] | None = None) -> None:
     if error is not None:
-        error = {"param": None, "hint": "", "retryable": False, "log_excerpt": [], **error, "phase": job.phase}
+        error = {"param": None, "retryable": False, "log_excerpt": [], **error, "phase": job.phase}
     job.status, job.phase, job.status_reason, job.error = status, None, None, error
     job.owner, job.lease_until, job.finished_at = None, None, utcnow()
     touch(job)

@@ -32,7 +32,8 @@ def main() -> None:
     except DistillError as error:
         answer = {"error": error.as_json()}
     except MemoryError:
-        refusal = InputError("unsafe_file", "Reading the file takes more memory than is allowed.", hint="Split it.")
+        message = f"Reading the file takes more than the {_MEMORY_BYTES:,} bytes of memory that are allowed."
+        refusal = InputError("unsafe_file", message, hint="Send fewer or smaller images, or a smaller network.")
         answer = {"error": refusal.as_json()}
     sys.stdout.write(json.dumps(answer) + "\n")
 

@@ -215,7 +215,11 @@ class Supervisor:
 
 
 def _storage_error(error: OSError) -> dict[str, Any]:
-    failure = DistillError("storage_error", f"The artifact store failed: {error}.", hint="Submit it again.")
+    failure = DistillError(
+        "storage_error",
+        f"The artifact store failed: {error}.",
+        hint="The operator sees to the store and its disk; then submit the job again.",
+    )
     return {**failure.as_json(), "retryable": True}
 
 
@@ -246,7 +250,8 @@ def _overdue(claim: Claim) -> DistillError:
 
 def _crash(code: int) -> DistillError:
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    return DistillError("internal_error", f"The trainer {how}.", hint="The log excerpt has its last words.")
+    hint = "The log excerpt has its last words; tell the operator, who has the worker's log."
+    return DistillError("internal_error", f"The trainer {how}.", hint=hint)
 
 
 def _threads() -> int:
