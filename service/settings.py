@@ -35,6 +35,8 @@ class Settings(BaseSettings):
     """How often lost jobs and lost messages are looked for."""
     redispatch_seconds: float = 30.0
     """A queued job that nobody took for so long is rung for again."""
+    queue_timeout_seconds: float = 7 * 86400.0
+    """A job that has waited in the queue for so long, for a worker or for its inputs, fails."""
     max_crashes: int = 3
     """So many crashes without progress fail a job."""
     stop_grace_seconds: float = 30.0
