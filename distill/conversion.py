@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from distill import architectures, students
-from distill.architectures import Shape, Weights
+from distill.architectures import Shape, Unwrap, Weights
 from distill.errors import InputError
 from distill.pickled import SAVE_WEIGHTS
 from distill.torchfile import TorchFile
@@ -18,12 +18,13 @@ from distill.torchfile import TorchFile
 _MAX_GROWTH = 2  # two names may share one storage; a thousand names do not
 
 
-def convert(source: Path, target: Path) -> None:
+def convert(source: Path, target: Path, *, unwrap: Unwrap = architectures.unwrap) -> None:
     """Write the network's weights of a checkpoint as safetensors, under clean names; nothing else of it is kept.
 
     Args:
         source: the upload.
         target: is written; a copy of the upload stands beside it meanwhile.
+        unwrap: finds the weights in the checkpoint.
 
     Raises:
         InputError: ``unsafe_file``, ``upload_corrupt`` or ``unsupported_format``.
@@ -31,7 +32,7 @@ def convert(source: Path, target: Path) -> None:
     copy = target.with_suffix(".pth")
     try:
         with TorchFile(source) as file:
-            weights, num_bytes = architectures.unwrap(file.tree), file.num_bytes
+            weights, num_bytes = unwrap(file.tree), file.num_bytes
             file.copy_to(copy)
         tensors = _tensors(_load(copy), weights)
         if sum(tensor.nbytes for tensor in tensors.values()) > _MAX_GROWTH * num_bytes:

@@ -133,6 +133,8 @@ class Claim:
     dataset: Dataset
     start_key: str | None
     """In the store: the weights that the student starts from; None: random ones."""
+    start_is_pickled: bool
+    """Whether a trainer may read them only once they are converted."""
     recorded_step: int
     """The last step that an earlier attempt's events told of."""
     seconds_left: float
@@ -172,6 +174,7 @@ def claim(job_id: str, *, owner: str) -> Claim | None:
             teacher=session.get_one(Teacher, job.teacher_id),
             dataset=session.get_one(Dataset, job.dataset_id),
             start_key=starts.key_of(job.facts),
+            start_is_pickled=starts.is_pickled(job.facts),
             recorded_step=job.step,
             seconds_left=spec.training.max_runtime_seconds - job.runtime_seconds,
         )

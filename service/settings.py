@@ -47,7 +47,8 @@ class Settings(BaseSettings):
     max_body_bytes: int = 2**20
     """For every body but an upload's content."""
     allow_pickle: bool = False
-    """Whether files of `torch.save` are taken as teachers. A worker reads them in a cage; safetensors need none."""
+    """Whether files of `torch.save` are taken as teachers, and as what students start from. A worker reads them in a
+    cage; safetensors need none."""
     device: str = "auto"
     """Where trainers run: auto, cpu, cuda or mps."""
     trainer_threads: int = 0
