@@ -12,14 +12,6 @@ from service import database as database_module
 pytestmark = pytest.mark.usefixtures("database")
 
 
-def down_to(revision: str) -> None:
-    config = database_module.alembic_config()
-    with database_module.engine().execution_options(write=True).connect() as connection:
-        config.attributes["connection"] = connection
-        command.downgrade(config, revision)
-        connection.commit()
-
-
 def test_the_tables_are_what_the_migrations_make() -> None:
     config = database_module.alembic_config()
     with database_module.engine().execution_options(write=True).connect() as connection:
@@ -60,7 +52,7 @@ def test_jobs_and_their_events_outlast_the_way_down_to_before_sweeps_and_up_agai
         session.flush()
         session.add(JobEvent(job_id="dj", seq=1, type="status", fence=0, data={"status": "queued"}))
 
-    down_to("0001")
+    database_module.migrate("0001")
     with database_module.engine().connect() as connection:
         columns = {column["name"] for column in inspect(connection).get_columns("jobs")}
         assert not {"sweep_id", "point"} & columns
@@ -84,7 +76,7 @@ def test_what_waits_already_is_given_its_whole_time_anew() -> None:
         for job_id, status in (("dj_1", "queued"), ("dj_2", "succeeded")):
             session.add(Job(id=job_id, spec={}, status=status, teacher_id="tch", dataset_id="ds", waiting_since=1.0))
 
-    down_to("0002")
+    database_module.migrate("0002")
     database_module.migrate()
 
     with database_module.read() as session:
