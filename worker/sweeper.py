@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from service import jobs, queue, workers
 from service.logs import logger
 from service.settings import settings
+from worker import tasks
 from worker.preparer import prepare_next
 
 log = logger(__name__)
@@ -22,13 +23,12 @@ _MAX_BACK_OFF_SECONDS = 10.0
 
 def start(name: str, *, stopping: threading.Event) -> list[threading.Thread]:
     """Start the duties, each in a thread of its own: a frozen broker must not hold up a lease."""
-    facts = {"host": socket.gethostname(), "pid": os.getpid(), "cores": os.cpu_count()}
     sweep_seconds = settings().sweep_seconds
     duties: dict[str, tuple[float, Callable[[], object]]] = {
         "relay": (_RELAY_SECONDS, queue.relay),
         "sweep": (sweep_seconds, sweep),
         "prepare": (_PREPARE_SECONDS, lambda: prepare_next(name, stopping=stopping)),
-        "seen": (sweep_seconds, lambda: workers.seen(name, facts=facts)),
+        "seen": (sweep_seconds, lambda: _be_seen(name)),
     }
     threads = [
         threading.Thread(target=_repeat, args=(duty, work, pause, stopping), name=duty, daemon=True)
@@ -42,6 +42,18 @@ def start(name: str, *, stopping: threading.Event) -> list[threading.Thread]:
 def sweep() -> int:
     """Take back what was lost, and end what has waited too long; how many jobs were touched."""
     return jobs.sweep() + jobs.settle_waiting() + jobs.time_out()
+
+
+def _be_seen(name: str) -> None:
+    """Say that the worker lives; one that drains stops once it is idle."""
+    if not workers.seen(name, facts=tasks.identity["facts"]):
+        return
+    if not tasks.draining.is_set():
+        tasks.draining.set()
+        queue.stop_listening(name)
+        log.info("the worker drains: it ends its job, and takes no more", worker=name)
+    if not tasks.busy.locked():
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _repeat(duty: str, work: Callable[[], object], pause: float, stopping: threading.Event) -> None:

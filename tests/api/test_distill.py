@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from distill import events
-from service import job_views, jobs
+from service import job_views, jobs, wishes
 
 Body = dict[str, Any]
 
@@ -231,7 +231,7 @@ class TestList:
         assert client.get("/distill").json() == empty
 
     def test_filters(self, client: httpx.Client, ids: list[str]) -> None:
-        jobs.cancel(ids[3])
+        wishes.cancel(ids[3])
 
         def found(**params: str) -> list[str]:
             return [job["id"] for job in client.get("/distill", params=params).json()["data"]]

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from api.pages import chart, wording
 from distill import events
 from distill.headlines import HEADLINES, Headline
-from service import jobs
 
 STATIC = Path(chart.__file__).parent / "static"
 VALUES = st.floats(allow_nan=False, allow_infinity=False) | st.floats(0.0, 2.0)
@@ -219,7 +218,7 @@ def test_an_unknown_job_has_no_page(client: httpx.Client) -> None:
 def test_a_waiting_job_says_its_place(client: httpx.Client, job_id: str, body: dict[str, Any]) -> None:
     second = client.post("/distill", json=body).json()["id"]
     assert "Waiting for a worker, number 2 in the queue" in text_of(client.get(f"/jobs/{second}"))
-    jobs.cancel(second)
+    wishes.cancel(second)
     page = client.get(f"/jobs/{second}")
     assert "Cancelled before it began" in text_of(page)
     assert "No epoch was finished, so there is no student. To begin anew, submit the request again." in text_of(page)

@@ -361,7 +361,7 @@ class TestCancel:
         assert (answer.status_code, answer.json()["status"]) == (202, "running")
         assert answer.json()["counts"] == {"succeeded": 1, "cancelling": 1, "cancelled": 4}
         assert jobs.heartbeat(workers[1].job_id, fence=workers[1].fence) is True
-        jobs.confirm_cancelled(workers[1].job_id, fence=workers[1].fence)
+        jobs.release(workers[1].job_id, fence=workers[1].fence)
         again = client.post(made["links"]["cancel"])
         assert (again.status_code, again.json()["status"]) == (200, "cancelled")
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from models import InputStatus, Job
-from service import job_views, jobs, queue, results
+from service import job_views, queue, results, wishes
 from service.artifacts import store
 
 LONG = {"epochs": 1000, "batch_size": 4}
@@ -122,7 +122,7 @@ def test_a_cancelled_job_leaves_its_best_student(
     until(job_id, trained)
 
     asked = time.monotonic()
-    assert jobs.cancel(job_id).status == "cancelling"
+    assert wishes.cancel(job_id).status == "cancelling"
     job = until(job_id, lambda j: j.is_terminal, seconds=10)
 
     assert time.monotonic() - asked < 10
@@ -135,7 +135,7 @@ def test_a_cancelled_job_leaves_its_best_student(
     row = results.get(job_id, name="student.safetensors")
     results.verify(job_id)
     assert row.size > 0
-    assert jobs.cancel(job_id).status == "cancelled"
+    assert wishes.cancel(job_id).status == "cancelled"
     assert_orderly(job_id)
 
 
@@ -181,7 +181,7 @@ def test_a_frozen_worker_loses_its_job_and_can_write_nothing_more(
     until(job_id, lambda j: j.status == "running" and trained(j))
     fences = [e.fence for e in job_views.events(job_id, limit=100_000)]
     assert fences == sorted(fences)
-    jobs.cancel(job_id)
+    wishes.cancel(job_id)
     until(job_id, lambda j: j.is_terminal, seconds=15)
 
 
