@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.data import UNLABELED
-from distill.data.packed_rows import PackedRows
-from distill.data.raw import Images, Labels
+from distill.data.packed_rows import PackedRows, Pixels
+from distill.data.raw import Labels
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -66,7 +66,7 @@ def find_duplicates(file: PackedRows) -> dict[str, Any]:
     """
     basis = _basis(_unit(file.take("train_images", _spread(file.shapes["train_images"][0], _SAMPLE))))
     train, test = (_pass(file, f"{split}_images", basis) for split in ("train", "test"))
-    labels = {split: _labels(file, split) for split in ("train", "test")}
+    labels = {split: labels_of(file, split) for split in ("train", "test")}
     return {"train": _within(train, labels["train"]), "test": _across(file, train, test, labels)}
 
 
@@ -184,7 +184,7 @@ def _pass(file: PackedRows, name: str, basis: Floats) -> _Seen:
     return _Seen(digests=digests, places=places)
 
 
-def _unit(images_NCHW: Images) -> Floats:
+def _unit(images_NCHW: Pixels) -> Floats:
     """(N, D): averaged down, without the mean, of length 1; zeros where all values are the same."""
     height, width = images_NCHW.shape[2:]
     small = images_NCHW.astype(np.float32)
@@ -217,7 +217,8 @@ def _basis(sample_ND: Floats) -> Floats:
     return np.ascontiguousarray(start @ turned.T)
 
 
-def _labels(file: PackedRows, split: str) -> Labels:
+def labels_of(file: PackedRows, split: str) -> Labels:
+    """The labels of a split; -1 for each image where there are points in their place."""
     name = f"{split}_labels"
     if name in file.shapes:
         return file.read(name)

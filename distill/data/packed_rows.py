@@ -12,8 +12,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.data.raw import Images
 from distill.tensorfile import ITEM_BYTES, read_header
+
+Pixels = NDArray[np.uint8]
 
 _CHUNK_BYTES = 16 * 2**20
 _DTYPES: dict[str, type[np.generic]] = {"U8": np.uint8, "I64": np.int64, "F32": np.float32}
@@ -65,7 +66,7 @@ class PackedRows:
             rows[place] = self.read(name, index, index + 1)[0]
         return rows
 
-    def chunks(self, name: str) -> Iterator[tuple[int, Images]]:
+    def chunks(self, name: str) -> Iterator[tuple[int, Pixels]]:
         """All rows in order, some 16 MB at a time, each piece with the index of its first row."""
         step = max(1, _CHUNK_BYTES // max(1, self._row_bytes(name)))
         for start in range(0, self.shapes[name][0], step):
