@@ -86,7 +86,7 @@ def _duplicates(report: dict[str, Any]) -> dict[str, Any] | None:
     train, test = found["train"], found["test"]
     sentences = [
         f"{test['near']:,} of {test['searched']:,} test images ({wording.percent(test['share'])}) are in train too, "
-        f"{test['exact']:,} of them pixel for pixel.",
+        f"{test['exact']:,} of them equal, the others nearly so.",
         f"{train['exact']:,} train images are equal to earlier ones; {train['conflicting']:,} have equals with "
         "another label.",
     ]

@@ -35,9 +35,9 @@ _SAMPLE = 2048
 _BLOCK, _STRETCH = 256, 16_384
 _LOOKED_AT = 1024
 _MAX_CANDIDATES = 32
-"""Of a test image, the nearest in projection: beyond them train is full of the like, and one of them will do."""
-_MAX_PAIRS = 4e10
-"""Compared in projection, some two minutes on one core; beyond them only a part of the test images is looked for."""
+"""Of a test image, the nearest in projection; it has more only where train is full of the like."""
+_MAX_PAIRS = 2e10
+"""Of train and test: two minutes on one core where all are alike; beyond, a part of the test images is looked for."""
 _SLACK = 1e-4
 """Of distances: what float32 may be off."""
 REACH = math.sqrt(2 * (1 - MIN_CORRELATION))
@@ -145,8 +145,10 @@ class _Search:
             scores = homogeneous @ self._train[start : min(start + _STRETCH, last)].T
             near = scores >= least[:, None]
             if near.any():
-                if near.sum(axis=1).max() > _MAX_CANDIDATES:
-                    near &= scores >= np.partition(scores, -_MAX_CANDIDATES, axis=1)[:, [-_MAX_CANDIDATES]]
+                if (full := near.sum(axis=1) > _MAX_CANDIDATES).any():
+                    # From here on only what is nearer than the last of these counts for such a row.
+                    least[full] = np.partition(scores[full], -_MAX_CANDIDATES, axis=1)[:, -_MAX_CANDIDATES]
+                    near &= scores >= least[:, None]
                 rows, columns = np.nonzero(near)
                 hits.append((rows, start + columns, scores[rows, columns]))
         if not hits:

@@ -208,7 +208,7 @@ def test_the_page_shows_it_all_as_text(client: httpx.Client, ready: dict[str, An
     page = client.get(ready["links"]["web"])
     text = text_of(page)
     assert "10 images to train on and 4 to test with, 16 × 16 pixels, grey" in text
-    assert "2 of 4 test images (50.00 %) are in train too, 2 of them pixel for pixel." in text
+    assert "2 of 4 test images (50.00 %) are in train too, 2 of them equal, the others nearly so." in text
     assert "0 <b>ox 5 2 1 bee 5 2" in text
     assert "3 5 1.0000 bee" in text
     assert "9 4 bee / <b>ox" in text
