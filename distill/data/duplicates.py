@@ -37,7 +37,7 @@ _LOOKED_AT = 1024
 _MAX_CANDIDATES = 32
 """Of a test image, the nearest in projection; it has more only where train is full of the like."""
 _MAX_PAIRS = 2e10
-"""Of train and test: two minutes on one core where all are alike; beyond, a part of the test images is looked for."""
+"""Of train and test: three minutes on one core where all are alike; beyond, a part of the test images is looked for."""
 _SLACK = 1e-4
 """Of distances: what float32 may be off."""
 REACH = math.sqrt(2 * (1 - MIN_CORRELATION))
