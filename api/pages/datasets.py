@@ -30,7 +30,7 @@ def dataset_page(row: Dataset) -> dict[str, Any]:
             ("Standard deviation", ", ".join(map(wording.decimals, report["std"]))),
             ("Packed form", wording.size(report["bytes"])),
             ("Its SHA-256", report["sha256"]),
-            ("Ignored, of what systems leave behind", wording.count(report["ignored"])),
+            ("Ignored, of what systems leave behind", _ignored(report)),
         ],
         "duplicates": _duplicates(report),
         "num_more": report["skipped_count"] - len(report["skipped"]),
@@ -58,6 +58,11 @@ def sentence(row: Dataset) -> str:
     channels = _CHANNELS.get(image["channels"], f"of {image['channels']} channels")
     size = f"{image['width']} × {image['height']} pixels, {channels}"
     return f"{num_train:,} images to train on and {splits['test']['images']:,} to test with, {size}"
+
+
+def _ignored(report: dict[str, Any]) -> str:
+    kinds = [f"{name} {wording.count(number)}" for name, number in report.get("ignored_kinds", {}).items()]
+    return ": ".join(filter(None, (wording.count(report["ignored"]), ", ".join(kinds))))
 
 
 def _tiles(report: dict[str, Any]) -> list[tuple[str, str]]:

@@ -43,8 +43,8 @@ class RawDataset:
     classes: list[str]
     skipped: list[dict[str, str]] = field(default_factory=list)
     """Files left out, with ``path`` and ``reason``."""
-    ignored: int = 0
-    """Files that systems leave behind, such as .DS_Store."""
+    ignored: dict[str, int] = field(default_factory=dict)
+    """Files that systems leave behind: how many, by kind, such as .DS_Store."""
     notes: list[str] = field(default_factory=list)
     """What was decided on the user's behalf, one sentence each: how the split was made, what was resized."""
     mean: list[float] | None = None
@@ -60,7 +60,7 @@ def assemble(
     seed: int,
     unlabeled: Images | None = None,
     skipped: list[dict[str, str]] | None = None,
-    ignored: int = 0,
+    ignored: dict[str, int] | None = None,
     notes: list[str] | None = None,
 ) -> RawDataset:
     """Check the labels, hold out a test split where there is none, name the classes, append what has no label.
@@ -91,7 +91,7 @@ def assemble(
         test_labels=test.labels,
         classes=names,
         skipped=skipped or [],
-        ignored=ignored,
+        ignored=ignored or {},
         notes=said,
     )
 

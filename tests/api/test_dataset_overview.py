@@ -153,6 +153,7 @@ class TestSkipped:
     def test_page_by_page_it_is_the_whole_list(self, client: httpx.Client, ready: dict[str, Any]) -> None:
         assert (len(ready["report"]["skipped"]), ready["report"]["skipped_count"]) == (100, NUM_NOTES + 1)
         assert ready["report"]["ignored"] == 2
+        assert ready["report"]["ignored_kinds"] == {".DS_Store": 1, "__MACOSX": 1}
         lines: list[dict[str, str]] = []
         after, pages = "0", 0
         while True:
@@ -215,6 +216,7 @@ def test_the_page_shows_it_all_as_text(client: httpx.Client, ready: dict[str, An
     assert "131 files were left out" in text
     assert "train/bee/note 007.txt not a JPEG, PNG, WebP or BMP" in text
     assert "And 31 more" in text
+    assert "what systems leave behind 2: .DS_Store 1, __MACOSX 1" in text
     facts = ready["report"]["preview"]
     assert f'<img src="{ready["links"]["preview"]}" width="{facts["width"]}" height="{facts["height"]}"' in page.text
     for markup in ("<b>ox", "<i>photos"):
