@@ -28,6 +28,7 @@ def dataset_page(row: Dataset) -> dict[str, Any]:
         "statistics": [
             ("Mean", ", ".join(map(wording.decimals, report["mean"]))),
             ("Standard deviation", ", ".join(map(wording.decimals, report["std"]))),
+            *_originals(report.get("originals")),
             ("Packed form", wording.size(report["bytes"])),
             ("Its SHA-256", report["sha256"]),
             ("Ignored, of what systems leave behind", _ignored(report)),
@@ -58,6 +59,15 @@ def sentence(row: Dataset) -> str:
     channels = _CHANNELS.get(image["channels"], f"of {image['channels']} channels")
     size = f"{image['width']} × {image['height']} pixels, {channels}"
     return f"{num_train:,} images to train on and {splits['test']['images']:,} to test with, {size}"
+
+
+def _originals(found: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if not found:
+        return []
+    sides = [f"{found[side]['min']:,} to {found[side]['max']:,}" for side in ("width", "height")]
+    median = " × ".join(f"{found[side]['median']:,}" for side in ("width", "height"))
+    modes = ", ".join(f"{mode} {wording.count(number)}" for mode, number in found["modes"].items())
+    return [("The files' own pixels", f"{' × '.join(sides)}, median {median}"), ("Their modes", modes)]
 
 
 def _ignored(report: dict[str, Any]) -> str:

@@ -233,4 +233,5 @@ def _spread(count: int, at_most: int) -> Indices:
 
 
 def _squares(rows: Floats) -> Floats:
-    return np.einsum("nd,nd->n", rows, rows)
+    squares: Floats = np.einsum("nd,nd->n", rows, rows)
+    return squares

@@ -36,8 +36,9 @@ def pack(raw: RawDataset | RawLandmarks, path: Path) -> dict[str, Any]:
         has a label, and ``train_unlabeled`` has the ``images`` without one where there are any), ``image``
         (``channels``, ``height``, ``width``), ``mean`` and ``std`` (per channel in 0..1, of all train images or as
         ``raw`` gives them), ``skipped`` (the first 100), ``skipped_count``, ``ignored`` and ``ignored_kinds`` (how
-        many, in all and by kind), ``notes``, ``bytes`` and ``sha256`` of the file. ``task`` is ``classification``, or
-        ``landmarks``: then ``num_points``, ``flip_pairs`` and ``normaliser`` are there as
+        many, in all and by kind), ``originals`` (where images were files, see RawDataset), ``notes``, ``bytes`` and
+        ``sha256`` of the file. ``task`` is ``classification``, or ``landmarks``: then ``num_points``, ``flip_pairs``
+        and ``normaliser`` are there as
         :class:`distill.markup.Markup` has them, ``classes`` is empty, and there is no ``per_class``.
     """
     if isinstance(raw, RawLandmarks):
@@ -63,6 +64,7 @@ def pack(raw: RawDataset | RawLandmarks, path: Path) -> dict[str, Any]:
         "task": "classification",
         "classes": raw.classes,
         "splits": _splits(raw),
+        **({"originals": raw.originals} if raw.originals else {}),
         **_about(raw, path, mean=mean, std=std, sha256=sha256),
     }
 

@@ -52,7 +52,7 @@ class PackedRows:
         stop = num_rows if stop is None else min(stop, num_rows)
         rows = np.empty((max(0, stop - start), *shape), dtype=self._dtypes[name])
         self._file.seek(self._starts[name] + start * self._row_bytes(name))
-        left = memoryview(rows).cast("B") if rows.size else memoryview(b"")
+        left = rows.reshape(-1).view(np.uint8).data
         while left:
             if not (count := self._file.readinto(left)):
                 raise EOFError(f"{name} ends before row {stop}")

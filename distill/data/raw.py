@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,8 @@ class RawDataset:
     mean: list[float] | None = None
     """Per channel, of values in 0..1, where they are known; else computed from train."""
     std: list[float] | None = None
+    originals: dict[str, Any] = field(default_factory=dict)
+    """Of images that were files: what :attr:`distill.data.decoding.ImageReader.originals` says of them."""
 
 
 def assemble(
@@ -62,6 +64,7 @@ def assemble(
     skipped: list[dict[str, str]] | None = None,
     ignored: dict[str, int] | None = None,
     notes: list[str] | None = None,
+    originals: dict[str, Any] | None = None,
 ) -> RawDataset:
     """Check the labels, hold out a test split where there is none, name the classes, append what has no label.
 
@@ -71,7 +74,7 @@ def assemble(
         classes: names in the order of the labels; None: the numbers.
         seed: of the held-out split.
         unlabeled: images for training without a label, of the others' size.
-        skipped: as in RawDataset; ``ignored`` and ``notes`` too.
+        skipped: as in RawDataset; ``ignored``, ``notes`` and ``originals`` too.
 
     Raises:
         InputError: ``dataset_empty``, ``dataset_unreadable`` for labels out of range,
@@ -93,6 +96,7 @@ def assemble(
         skipped=skipped or [],
         ignored=ignored or {},
         notes=said,
+        originals=originals or {},
     )
 
 

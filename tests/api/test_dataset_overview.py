@@ -216,6 +216,7 @@ def test_the_page_shows_it_all_as_text(client: httpx.Client, ready: dict[str, An
     assert "131 files were left out" in text
     assert "train/bee/note 007.txt not a JPEG, PNG, WebP or BMP" in text
     assert "And 31 more" in text
+    assert "The files' own pixels 16 to 16 × 16 to 16, median 16 × 16 Their modes L 14" in text
     assert "what systems leave behind 2: .DS_Store 1, __MACOSX 1" in text
     facts = ready["report"]["preview"]
     assert f'<img src="{ready["links"]["preview"]}" width="{facts["width"]}" height="{facts["height"]}"' in page.text

@@ -236,6 +236,19 @@ def test_mixed_sizes_are_scaled_by_the_shorter_side_and_cut(path: Path) -> None:
     assert "20x20" in raw.notes[0]
 
 
+def test_sizes_and_modes_of_the_files_are_told_without_those_that_cannot_be_read(path: Path) -> None:
+    members = {f"cat/{i:02}.png": encoded(grey(10 + i, 30)) for i in range(41)}
+    members |= {f"dog/{i}.jpg": encoded(colour(50, 20), "JPEG") for i in range(2)}
+    cut = encoded(colour(300, 300))
+    raw = read(write(path, members | {"dog/cut.png": cut[: len(cut) // 2], "dog/text.png": b"x"}))
+    assert len(raw.skipped) == 2
+    assert raw.originals == {
+        "width": {"min": 20, "median": 30, "max": 30},
+        "height": {"min": 10, "median": 31, "max": 50},
+        "modes": {"L": 41, "RGB": 2},
+    }
+
+
 def test_the_usual_size_is_the_median_shorter_side(path: Path) -> None:
     sizes = [(10, 30), (12, 12), (50, 14), (16, 40), (18, 18)]
     write(path, {f"{'ab'[i % 2]}/{i}.png": encoded(grey(*size)) for i, size in enumerate(sizes)})
