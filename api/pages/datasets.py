@@ -66,13 +66,17 @@ def _originals(found: dict[str, Any] | None) -> list[tuple[str, str]]:
         return []
     sides = [f"{found[side]['min']:,} to {found[side]['max']:,}" for side in ("width", "height")]
     median = " × ".join(f"{found[side]['median']:,}" for side in ("width", "height"))
-    modes = ", ".join(f"{mode} {wording.count(number)}" for mode, number in found["modes"].items())
+    modes = _counted(found["modes"])
     return [("The files' own pixels", f"{' × '.join(sides)}, median {median}"), ("Their modes", modes)]
 
 
 def _ignored(report: dict[str, Any]) -> str:
-    kinds = [f"{name} {wording.count(number)}" for name, number in report.get("ignored_kinds", {}).items()]
-    return ": ".join(filter(None, (wording.count(report["ignored"]), ", ".join(kinds))))
+    return ": ".join(filter(None, (wording.count(report["ignored"]), _counted(report.get("ignored_kinds", {})))))
+
+
+def _counted(numbers: dict[str, int]) -> str:
+    """Sorted, since the database keeps no order of keys."""
+    return ", ".join(f"{name} {wording.count(number)}" for name, number in sorted(numbers.items()))
 
 
 def _tiles(report: dict[str, Any]) -> list[tuple[str, str]]:
