@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from distill.method_specs import Spec
 from distill.spec import DatasetFormat, TeacherTraits
 from models import Dataset, Teacher, Upload
-from service import presets
 from service.presets import PresetState
 from service.uploads import Purpose
 
@@ -171,7 +170,7 @@ class TeacherSchema(InputSchema):
     @classmethod
     def of(cls, row: Teacher) -> TeacherSchema:
         return cls(
-            **_common(row),
+            **common(row),
             architecture=row.architecture,
             options=row.options,
             num_classes=row.num_classes or None,
@@ -181,22 +180,8 @@ class TeacherSchema(InputSchema):
         )
 
 
-class DatasetSchema(InputSchema):
-    """Images; the report holds classes, splits and statistics once it is ready."""
-
-    object: Literal["dataset"] = "dataset"
-    format: str
-    preset: str | None
-    """The name of the public data set that it is."""
-
-    @classmethod
-    def of(cls, row: Dataset) -> DatasetSchema:
-        preset = presets.name_of(row)
-        facts = _common(row) | ({"upload_id": None} if preset else {})
-        return cls(**facts, format=row.format, preset=preset)
-
-
-def _common(row: Teacher | Dataset) -> dict[str, Any]:
+def common(row: Teacher | Dataset) -> dict[str, Any]:
+    """The fields of InputSchema."""
     return {
         "id": row.id,
         "status": row.status,

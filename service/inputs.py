@@ -17,7 +17,7 @@ from distill.errors import DistillError, InputError
 from distill.spec import NetworkOptions, TeacherTraits
 from distill.traits import check_traits
 from models import TERMINAL, Dataset, InputStatus, Job, Teacher, Upload, db_now, utcnow
-from service import database, presets, teacher_files, uploads
+from service import data_overview, database, presets, teacher_files, uploads
 from service.artifacts import store
 from service.errors import Conflict, Fenced, Invalid, NotFound
 from service.ids import new_id
@@ -165,6 +165,8 @@ def delete(kind: type[Input], input_id: str) -> None:
     for key in (row.source_key, row.key):
         if key:
             store().delete(key)
+    if isinstance(row, Dataset) and row.key:
+        data_overview.forget(row.key)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +228,8 @@ def _request(row: Input) -> dict[str, Any]:
 def ready(preparation: Preparation, *, report: dict[str, Any], packed: Path | None) -> None:
     """The input passed; ``packed`` is the file that trainers shall read, or None for the upload itself.
 
-    A pickle is not kept once it has been converted, and neither is its upload.
+    What lies beside the packed file of a data set is kept with it. A pickle is not kept once it has been converted,
+    and neither is its upload.
 
     Raises:
         Fenced: another worker took it over.
@@ -234,6 +237,7 @@ def ready(preparation: Preparation, *, report: dict[str, Any], packed: Path | No
     key = None
     if packed is not None:
         key = f"inputs/{preparation.id}-{preparation.fence}{packed.suffix}"
+        data_overview.keep(packed, key=key)
         store().put(key, packed)
     with database.begin() as session:
         row = _held(session, preparation)
