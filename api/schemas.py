@@ -8,14 +8,13 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from distill.method_specs import Spec
-from distill.spec import DatasetFormat, NetworkOptions
-from models import Dataset, Teacher, Upload
-from service import presets
+from distill.spec import DatasetFormat, NetworkOptions, RemoteUrl, Sha256
+from models import Dataset, InputStatus, Teacher, Upload
+from service import sources
 from service.presets import PresetState
 from service.uploads import Purpose
 
 Item = TypeVar("Item", bound=BaseModel)
-SHA256 = "^[0-9a-fA-F]{64}$"
 
 
 class Schema(BaseModel):
@@ -63,13 +62,13 @@ class UploadRequest(Spec):
     filename: str = Field(min_length=1, max_length=255)
     bytes: int = Field(ge=1, le=2**53)
     purpose: Purpose
-    sha256: str | None = Field(default=None, pattern=SHA256)
+    sha256: Sha256 | None = None
 
 
 class CompleteRequest(Spec):
     """May give the hash that was not known when the file was announced."""
 
-    sha256: str | None = Field(default=None, pattern=SHA256)
+    sha256: Sha256 | None = None
 
 
 class UploadSchema(Schema):
@@ -118,17 +117,23 @@ class TeacherRequest(Spec):
 
 
 class DatasetRequest(Spec):
-    """Registers uploaded images, or a public data set by its name."""
+    """Registers uploaded images, a public data set by its name, or what lies behind a URL."""
 
     upload_id: str | None = None
     preset: str | None = None
     """A name from GET /presets."""
+    url: RemoteUrl | None = None
+    """`https://host/path`, or `s3://bucket/key` of a bucket that the operator listed; a worker fetches it."""
+    sha256: Sha256 | None = None
+    """Of the file behind the URL, which is refused when it differs."""
     format: DatasetFormat = "auto"
 
     @model_validator(mode="after")
     def _one_way(self) -> DatasetRequest:
-        if (self.upload_id is None) == (self.preset is None):
-            raise ValueError("give either upload_id or preset")
+        if [self.upload_id, self.preset, self.url].count(None) != 2:
+            raise ValueError("give exactly one of upload_id, preset and url")
+        if self.sha256 is not None and self.url is None:
+            raise ValueError("sha256 goes with url; that of an upload is given when it is announced")
         return self
 
 
@@ -139,9 +144,10 @@ class InputSchema(Schema):
     status: str
     """processing, then ready or error."""
     upload_id: str | None
-    """None for a preset."""
+    """None for a preset and for what was given by its URL."""
     filename: str
     bytes: int
+    """Of what is fetched, so far or as its host announced it."""
     sha256: str
     report: dict[str, Any]
     """What the checks found."""
@@ -171,26 +177,49 @@ class TeacherSchema(InputSchema):
         )
 
 
+class FetchSchema(Schema):
+    """How the fetching of a URL stands."""
+
+    received: int
+    """Bytes."""
+    total: int | None
+    """None until the host has told it."""
+    etag: str | None = None
+    """Of the file as it was fetched."""
+
+
 class DatasetSchema(InputSchema):
     """Images; the report holds classes, splits and statistics once it is ready."""
 
     object: Literal["dataset"] = "dataset"
     format: str
+    phase: str | None
+    """While it is processing: fetching, then checking."""
     preset: str | None
     """The name of the public data set that it is."""
+    url: str | None
+    """Where it is fetched from, without the query; None, as `fetch`, of anything else."""
+    fetch: FetchSchema | None
 
     @classmethod
     def of(cls, row: Dataset) -> DatasetSchema:
-        preset = presets.name_of(row)
-        facts = _common(row) | ({"upload_id": None} if preset else {})
-        return cls(**facts, format=row.format, preset=preset)
+        source = sources.of(row)
+        phase = "fetching" if source.url is not None and row.source_key == "" else "checking"
+        return cls(
+            **_common(row),
+            format=row.format,
+            phase=phase if row.status == InputStatus.PROCESSING else None,
+            preset=source.preset,
+            url=source.url,
+            fetch=None if row.fetch is None else FetchSchema(**row.fetch),
+        )
 
 
 def _common(row: Teacher | Dataset) -> dict[str, Any]:
     return {
         "id": row.id,
         "status": row.status,
-        "upload_id": row.upload_id,
+        "upload_id": sources.of(row).upload_id,
         "filename": row.filename,
         "bytes": row.size,
         "sha256": row.sha256,

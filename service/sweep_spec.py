@@ -198,7 +198,7 @@ def _labels(values: Sequence[Any]) -> list[str]:
 def _short(value: Any) -> str:
     """A method, a network or an input by its name, anything else as JSON."""
     if isinstance(value, Mapping):
-        named = (value.get(key) for key in ("type", "architecture", "id", "preset"))
+        named = (value.get(key) for key in ("type", "architecture", "id", "preset", "url"))
         return next((name for name in named if isinstance(name, str) and name), _text(value))
     return value if isinstance(value, str) and value else _text(value)
 

@@ -1,4 +1,6 @@
-"""What goes on beside the jobs: rings the bell, finds what was lost, checks inputs, says that the worker lives."""
+"""What goes on beside the jobs: rings the bell, finds what was lost, fetches and checks inputs, and says that the
+worker lives.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,8 @@ from collections.abc import Callable
 from service import jobs, queue, workers
 from service.logs import logger
 from service.settings import settings
+from worker.fetcher import fetch_next
+from worker.holding import clear_folders
 from worker.preparer import prepare_next
 
 log = logger(__name__)
@@ -28,6 +32,7 @@ def start(name: str, *, stopping: threading.Event) -> list[threading.Thread]:
         "relay": (_RELAY_SECONDS, queue.relay),
         "sweep": (sweep_seconds, sweep),
         "prepare": (_PREPARE_SECONDS, lambda: prepare_next(name, stopping=stopping)),
+        "fetch": (_PREPARE_SECONDS, lambda: fetch_next(name, stopping=stopping)),
         "seen": (sweep_seconds, lambda: workers.seen(name, facts=facts)),
     }
     threads = [
@@ -40,7 +45,8 @@ def start(name: str, *, stopping: threading.Event) -> list[threading.Thread]:
 
 
 def sweep() -> int:
-    """Take back what was lost; how many jobs were touched."""
+    """Take back what was lost, and clear away what killed workers left; how many jobs were touched."""
+    clear_folders()
     return jobs.sweep() + jobs.settle_waiting()
 
 
