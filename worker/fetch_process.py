@@ -33,7 +33,12 @@ def main() -> None:
         found = fetch(
             _remote(order),
             Path(order["target"]),
-            limits=Limits(size=order["room"], total_seconds=order["total_seconds"], code=order["code"]),
+            limits=Limits(
+                size=order["room"],
+                code=order["code"],
+                total_seconds=order["total_seconds"],
+                tries=order["tries"],
+            ),
             sha256=order["sha256"],
             on_progress=_Teller(),
         )

@@ -21,6 +21,7 @@ from worker.holding import folder_of, renewed
 log = logger(__name__)
 
 _MAX_TRIES = 3
+_TRIES = 5
 _RECORD_SECONDS = 2.0
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -96,6 +97,7 @@ def _order(fetch: Fetch, target: Path) -> dict[str, Any]:
         "target": str(target.resolve()),
         "room": fetch.room,
         "code": fetch.code,
+        "tries": _TRIES,
         "idle_seconds": chosen.remote_idle_seconds,
         "total_seconds": chosen.remote_max_seconds,
         "allow_hosts": chosen.remote_allow_hosts,

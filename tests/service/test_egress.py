@@ -26,12 +26,12 @@ FORBIDDEN = """
     64:ff9b:1::1 2002:7f00:1:: 2002:a9fe:a9fe::1 2002:c0a8:101::1 2001::1 2001:0:4136:e378:8000:63bf:3fff:fdd2
     2001:10::1 2001:20::1 2001:db8::1 3fff::1 5f00::1 fe80::1 fe80::1%eth0 fec0::1 fc00::1 fd12:3456::1 ff02::1 ff0e::1
     100::1 2600:1f18::5efe:7f00:1 2600:1f18::200:5efe:10.0.0.1
-""".split()
+""".split()  # noqa: SIM905
 PUBLIC = """
-    1.1.1.1 8.8.8.8 9.255.255.255 11.0.0.1 100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.1 172.15.255.255 172.32.0.1
-    192.0.1.1 198.17.255.255 198.20.0.1 223.255.255.255
+    1.1.1.1 8.8.8.8 9.255.255.255 11.0.0.1 100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.1 172.15.255.255
+    172.32.0.1 192.0.1.1 198.17.255.255 198.20.0.1 223.255.255.255
     2606:4700:4700::1111 2001:4860:4860::8888 2a00:1450:4001::1 ::ffff:8.8.8.8 64:ff9b::808:808 2002:808:808::1
-""".split()
+""".split()  # noqa: SIM905
 
 
 @pytest.mark.parametrize("text", FORBIDDEN)
@@ -130,8 +130,10 @@ def test_what_the_operator_names_is_asked_and_nothing_beside_it() -> None:
     assert egress.addresses_of(target, resolver=lambda *_: ["10.0.0.5"]) == ["10.0.0.5"]
     for url in ("https://localhost/", "https://localhost:8443/", "https://files.internal:8444/"):
         with pytest.raises(InputError):
-            found = egress.check_url(url, policy)
-            egress.addresses_of(found, resolver=lambda *_: ["10.0.0.5"])
+            egress.check_url(url, policy)
+    beside = egress.check_url("https://files.internal:8443/", policy)
+    with pytest.raises(InputError, match="No public address"):
+        egress.addresses_of(beside, resolver=lambda *_: ["10.0.0.5"])
     with pytest.raises(InputError, match="https"):
         egress.check_url("http://files.internal/", policy)
 
@@ -194,7 +196,7 @@ def test_the_next_address_is_tried_when_one_does_not_answer(trusted_files: Files
 
 def test_a_certificate_must_be_trusted_and_of_the_name(https_files: Files, trusted_files: Files) -> None:
     other = at(trusted_files, "other.example")
-    with pytest.raises(Unreachable, match="other.example:[0-9]+ has no certificate"):
+    with pytest.raises(Unreachable, match=r"other\.example:[0-9]+ has no certificate"):
         get(other, resolver=lambda *_: ["127.0.0.1"])
     assert trusted_files.seen == []
 

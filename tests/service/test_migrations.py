@@ -31,6 +31,14 @@ def test_down_and_up_again_with_data() -> None:
         assert session.scalars(select(Upload)).all() == []
 
 
+def downgrade(revision: str) -> None:
+    config = database_module.alembic_config()
+    with database_module.engine().execution_options(write=True).connect() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+        connection.commit()
+
+
 def test_times_keep_their_zone() -> None:
     now = utcnow()
     with database_module.begin() as session:
@@ -52,7 +60,7 @@ def test_jobs_and_their_events_outlast_the_way_down_to_before_sweeps_and_up_agai
         session.flush()
         session.add(JobEvent(job_id="dj", seq=1, type="status", fence=0, data={"status": "queued"}))
 
-    database_module.migrate("-1")
+    downgrade("0001")
     with database_module.engine().connect() as connection:
         columns = {column["name"] for column in inspect(connection).get_columns("jobs")}
         assert not {"sweep_id", "point"} & columns
@@ -65,3 +73,27 @@ def test_jobs_and_their_events_outlast_the_way_down_to_before_sweeps_and_up_agai
         assert (job.sweep_id, job.point) == (None, None)
         assert [event.data for event in session.scalars(select(JobEvent))] == [{"status": "queued"}]
         assert session.scalars(select(Sweep)).all() == []
+
+
+def test_data_sets_and_their_jobs_outlast_the_way_down_to_before_urls_and_up_again() -> None:
+    made: dict[str, Any] = {"upload_id": "up", "filename": "a", "size": 1, "sha256": "", "source_key": "a"}
+    with database_module.begin() as session:
+        session.add(Teacher(id="tch", architecture="resnet8", num_classes=2, in_channels=1, **made))
+        session.add(Dataset(id="ds", format="npz", **made))
+        session.add(Dataset(id="ds_2", format="npz", url="https://a.example/b", fetch={"received": 1}, **made))
+        session.flush()
+        session.add(Job(id="dj", spec={}, teacher_id="tch", dataset_id="ds"))
+
+    downgrade("0002")
+    with database_module.engine().connect() as connection:
+        columns = {column["name"] for column in inspect(connection).get_columns("datasets")}
+        assert not {"url", "fetch"} & columns
+        assert connection.execute(text("SELECT count(*) FROM jobs")).scalar() == 1
+    database_module.migrate()
+
+    with database_module.read() as session:
+        assert [(each.id, each.url, each.fetch) for each in session.scalars(select(Dataset).order_by(Dataset.id))] == [
+            ("ds", None, None),
+            ("ds_2", None, None),
+        ]
+        assert session.get_one(Job, "dj").dataset_id == "ds"

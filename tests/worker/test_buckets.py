@@ -5,11 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import random
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,42 +17,8 @@ from worker import fetching
 from worker.buckets import BucketFile
 from worker.fetching import Limits, Piece, fetch
 
-boto3 = pytest.importorskip("boto3")
-
 CONTENT = random.Random(0).randbytes(1_000_000)
 LIMITS = Limits(size=10**7, total_seconds=60)
-
-
-@pytest.fixture(scope="session")
-def s3_url() -> Iterator[str]:
-    pytest.importorskip("moto")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        url = f"http://127.0.0.1:{port}"
-        end = time.monotonic() + 60
-        while True:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(url, timeout=5).close()
-                break
-            assert time.monotonic() < end, "moto's server does not answer"
-            time.sleep(0.1)
-        yield url
-        server.terminate()
-
-
-@pytest.fixture
-def bucket(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """An empty bucket `images`, and the credentials for it."""
-    for name, value in {"ACCESS_KEY_ID": "id", "SECRET_ACCESS_KEY": "key", "DEFAULT_REGION": "us-east-1"}.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    store = boto3.resource("s3", endpoint_url=s3_url)
-    made = store.create_bucket(Bucket="images")
-    yield made
-    made.objects.delete()
-    made.delete()
 
 
 def file_at(s3_url: str, key: str = "a/b c.zip", bucket: str = "images") -> BucketFile:
@@ -114,9 +75,7 @@ def test_a_file_that_changes_meanwhile_is_fetched_anew(s3_url: str, bucket: Any,
 
 
 @pytest.mark.parametrize(("key", "bucket_name", "code"), [("none", "images", "NoSuchKey"), ("a", "no-such", "NoSuch")])
-def test_what_is_not_there(
-    s3_url: str, bucket: Any, tmp_path: Path, key: str, bucket_name: str, code: str
-) -> None:
+def test_what_is_not_there(s3_url: str, bucket: Any, tmp_path: Path, key: str, bucket_name: str, code: str) -> None:
     with pytest.raises(InputError, match=f"s3://{bucket_name} answered 404 \\({code}") as refused:
         fetch(file_at(s3_url, key, bucket_name), tmp_path / "fetched", limits=LIMITS)
     assert refused.value.code == "dataset_unreadable"

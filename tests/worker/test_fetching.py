@@ -132,9 +132,7 @@ def test_redirects_are_refused(bring: Bring, files: Files, status: int) -> None:
 
 
 @pytest.mark.parametrize("tells_length", [True, False])
-def test_a_file_beyond_the_limit_is_not_taken(
-    bring: Bring, files: Files, target: Path, tells_length: bool
-) -> None:
+def test_a_file_beyond_the_limit_is_not_taken(bring: Bring, files: Files, target: Path, tells_length: bool) -> None:
     files.tells_length = tells_length
     error = refusal(bring, size=200_000, code="quota_exceeded")
     assert error.code == "quota_exceeded"
