@@ -47,7 +47,7 @@ def _fetch(fetch: Fetch, folder: Path, stopping: threading.Event, lost: threadin
         inputs.failed(fetch, error)
         return
     target = folder / "fetched"
-    child = Child("worker.fetch_process", order=_order(fetch, target), cwd=folder, env=_environment(fetch, folder))
+    child = Child("worker.remote_process", order=_order(fetch, target), cwd=folder, env=_environment(fetch, folder))
     try:
         answer = _listen(child, fetch, stopping, lost)
     finally:

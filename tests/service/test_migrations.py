@@ -31,14 +31,6 @@ def test_down_and_up_again_with_data() -> None:
         assert session.scalars(select(Upload)).all() == []
 
 
-def downgrade(revision: str) -> None:
-    config = database_module.alembic_config()
-    with database_module.engine().execution_options(write=True).connect() as connection:
-        config.attributes["connection"] = connection
-        command.downgrade(config, revision)
-        connection.commit()
-
-
 def test_times_keep_their_zone() -> None:
     now = utcnow()
     with database_module.begin() as session:
@@ -60,7 +52,7 @@ def test_jobs_and_their_events_outlast_the_way_down_to_before_sweeps_and_up_agai
         session.flush()
         session.add(JobEvent(job_id="dj", seq=1, type="status", fence=0, data={"status": "queued"}))
 
-    downgrade("0001")
+    database_module.migrate("0001")
     with database_module.engine().connect() as connection:
         columns = {column["name"] for column in inspect(connection).get_columns("jobs")}
         assert not {"sweep_id", "point"} & columns
@@ -84,7 +76,7 @@ def test_data_sets_and_their_jobs_outlast_the_way_down_to_before_urls_and_up_aga
         session.flush()
         session.add(Job(id="dj", spec={}, teacher_id="tch", dataset_id="ds"))
 
-    downgrade("0002")
+    database_module.migrate("0003")
     with database_module.engine().connect() as connection:
         columns = {column["name"] for column in inspect(connection).get_columns("datasets")}
         assert not {"url", "fetch"} & columns

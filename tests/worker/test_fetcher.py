@@ -211,7 +211,7 @@ def wait_for(condition: Callable[[], Any]) -> None:
 
 
 def fetchers() -> list[psutil.Process]:
-    return [process for process in offspring(settings().work_dir) if "worker.fetch_process" in process.cmdline()]
+    return [process for process in offspring(settings().work_dir) if "worker.remote_process" in process.cmdline()]
 
 
 def test_progress_is_told_and_a_stopping_worker_lets_go_at_once(files: Files) -> None:
