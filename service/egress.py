@@ -61,9 +61,19 @@ class Policy:
 
     @classmethod
     def of(cls, hosts: str) -> Policy:
-        """From a list such as ``files.internal, localhost:8443``; without a port it is 443."""
-        places = [urlsplit(f"//{entry}") for entry in hosts.replace(",", " ").split()]
-        return cls(allowed=frozenset((_host(place.hostname or ""), place.port or 443) for place in places))
+        """From a list such as ``files.internal, localhost:8443``; without a port it is 443.
+
+        Raises:
+            ValueError: what stands there is no host.
+        """
+        entries = hosts.replace(",", " ").split()
+        try:
+            if "/" in hosts or "@" in hosts:
+                raise _refusal("Hosts and ports are wanted, no URLs.")
+            places = [urlsplit(f"//{entry}") for entry in entries]
+            return cls(allowed=frozenset((_host(place.hostname or ""), place.port or 443) for place in places))
+        except (InputError, ValueError) as error:
+            raise ValueError(f"LIMBECK_REMOTE_ALLOW_HOSTS={hosts!r}: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

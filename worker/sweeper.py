@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from service import jobs, queue, workers
+from service.artifacts import store
 from service.logs import logger
 from service.settings import settings
 from worker.fetcher import fetch_next
@@ -21,6 +22,7 @@ log = logger(__name__)
 
 _RELAY_SECONDS = 0.1
 _PREPARE_SECONDS = 0.3
+_TIDY_SECONDS = 3600.0
 _MAX_BACK_OFF_SECONDS = 10.0
 
 
@@ -33,6 +35,7 @@ def start(name: str, *, stopping: threading.Event) -> list[threading.Thread]:
         "sweep": (sweep_seconds, sweep),
         "prepare": (_PREPARE_SECONDS, lambda: prepare_next(name, stopping=stopping)),
         "fetch": (_PREPARE_SECONDS, lambda: fetch_next(name, stopping=stopping)),
+        "tidy": (_TIDY_SECONDS, lambda: store().tidy()),
         "seen": (sweep_seconds, lambda: workers.seen(name, facts=facts)),
     }
     threads = [

@@ -138,6 +138,12 @@ def test_what_the_operator_names_is_asked_and_nothing_beside_it() -> None:
         egress.check_url("http://files.internal/", policy)
 
 
+def test_an_operators_list_that_cannot_be_read_is_no_list() -> None:
+    for hosts in ("https://files.internal", "a b:c", "-x"):
+        with pytest.raises(ValueError, match="LIMBECK_REMOTE_ALLOW_HOSTS"):
+            Policy.of(hosts)
+
+
 def test_a_name_without_addresses_and_one_with_private_ones_are_told_apart_by_nobody() -> None:
     target = egress.check_url("https://db.corp.example/", OPEN)
 

@@ -296,6 +296,16 @@ def test_a_killed_worker_leaves_nothing_behind(files: Files, monkeypatch: pytest
     assert stored() == [found.source_key]
 
 
+def test_what_a_killed_writer_left_in_the_store_is_cleared_away_later(files: Files) -> None:
+    folder = settings().artifacts_dir / "remote"
+    folder.mkdir(parents=True)
+    for name, age in ((".a.zip.1.tmp", 7200), (".b.zip.2.tmp", 60), ("c.zip", 7200)):
+        (folder / name).write_bytes(b"half")
+        os.utime(folder / name, (time.time() - age,) * 2)
+    assert store().tidy() == 1
+    assert stored() == ["remote/.b.zip.2.tmp", "remote/c.zip"]
+
+
 def test_the_fetcher_sees_nothing_of_the_workers_environment(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("SOME_TOKEN", "secret")
