@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from distill.data.inspect import inspect_dataset
 from distill.errors import InputError
+from distill.files import NO_ROOM
 from distill.spec import public_part
 from models import Dataset, InputStatus
 from service import database, egress, inputs, sources, uploads
@@ -153,12 +154,10 @@ def arrived(fetch: Fetch, path: Path, found: dict[str, Any]) -> None:
     except InputError as error:
         inputs.failed(fetch, error)
         return
-    with database.read() as session:
-        row = session.get(Dataset, fetch.id)
-    key = sources.fetched_key(row, fence=fetch.fence) if row is not None else ""
+    with database.begin() as session:
+        key = sources.fetched_key(_row(inputs.held(session, fetch)), fence=fetch.fence)
     try:
-        if key:
-            store().put(key, path)
+        store().put(key, path)
         with database.begin() as session:
             row = _row(inputs.held(session, fetch))
             uploads.check_quota(session, found["size"], but=row.id)
@@ -176,6 +175,10 @@ def arrived(fetch: Fetch, path: Path, found: dict[str, Any]) -> None:
         store().delete(key)
         if isinstance(error, TooLarge):
             inputs.failed(fetch, InputError(error.code, error.detail, hint=error.hint))
+            return
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            full = InputError("storage_full", "There is no room to keep the file.", hint="Make room, then try again.")
+            inputs.failed(fetch, full)
             return
         raise
     for spare in sources.keys(row) - {key}:

@@ -6,7 +6,6 @@ now and then, and at the end ``{"fetched": ...}`` or ``{"error": ...}``.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
@@ -16,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import DistillError, InputError
+from distill.files import NO_ROOM
 from service import egress
 from service.egress import Policy
 from worker import lifeline
 from worker.fetching import HttpsFile, Limits, Remote, fetch
 
 _SAY_SECONDS = 1.0
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main() -> None:
@@ -46,7 +45,7 @@ def main() -> None:
     except DistillError as error:
         answer = {"error": error.as_json()}
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in NO_ROOM:
             raise
         full = InputError("storage_full", "There is no room to keep the file.", hint="Make room, then try again.")
         answer = {"error": full.as_json()}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import resource
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
@@ -18,7 +21,7 @@ from models import Dataset, InputStatus
 from service import database as database_module
 from service import inputs, jobs, remote, sources, uploads
 from service.artifacts import store
-from service.errors import Invalid, TooLarge
+from service.errors import Fenced, Invalid, TooLarge
 from service.settings import settings
 from tests.fixtures.https_files import Files
 from tests.fixtures.processes import offspring
@@ -244,6 +247,53 @@ def test_a_data_set_that_is_deleted_meanwhile_is_not_fetched_on(files: Files, mo
     assert not thread.is_alive()
     assert fetchers() == []
     assert list(settings().work_dir.iterdir()) == []
+    assert stored() == []
+
+
+def test_one_that_is_deleted_before_it_is_recorded_leaves_no_file(files: Files, tmp_path: Path) -> None:
+    made = registered(files.url())
+    hold = remote.claim_next("tester")
+    assert hold is not None
+    path = tmp_path / "fetched"
+    path.write_bytes(files.content)
+    inputs.delete(Dataset, made)
+    with pytest.raises(Fenced):
+        remote.arrived(hold, path, {"size": 1, "sha256": "", "etag": None})
+    assert stored() == []
+
+
+@pytest.fixture
+def cramped(files: Files) -> Iterator[None]:
+    """No file of this process and its children may have more than 4 MiB, which is less than the data set's."""
+    draw, content = np.random.default_rng(0), io.BytesIO()
+    images = draw.integers(0, 256, (400, 128, 128), dtype=np.uint8)
+    np.savez(content, x_train=images, y_train=np.arange(400) % 4)
+    files.content = content.getvalue()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4 * 2**20, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_is_full_where_the_fetcher_writes(files: Files, cramped: None) -> None:
+    made = registered(files.url())
+    fetch()
+    assert error_of(made)["code"] == "storage_full"
+    assert list(settings().work_dir.iterdir()) == []
+
+
+def test_a_disk_that_is_full_where_it_is_kept(files: Files, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    made = registered(files.url())
+    hold = remote.claim_next("tester")
+    assert hold is not None
+    request.getfixturevalue("cramped")
+    path = tmp_path / "fetched"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (before[1], before[1]))
+    path.write_bytes(files.content)
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    remote.arrived(hold, path, {"size": path.stat().st_size, "sha256": "", "etag": None})
+    assert error_of(made)["code"] == "storage_full"
     assert stored() == []
 
 
