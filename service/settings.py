@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     """How often lost jobs and lost messages are looked for."""
     redispatch_seconds: float = 30.0
     """A queued job that nobody took for so long is rung for again."""
+    queue_timeout_seconds: float = 7 * 86400.0
+    """A job that has waited in the queue for so long, for a worker or for its inputs, fails."""
     max_crashes: int = 3
     """So many crashes without progress fail a job."""
     stop_grace_seconds: float = 30.0
@@ -46,7 +48,8 @@ class Settings(BaseSettings):
     max_body_bytes: int = 2**20
     """For every body but an upload's content."""
     allow_pickle: bool = False
-    """Whether files of `torch.save` are taken as teachers. A worker reads them in a cage; safetensors need none."""
+    """Whether files of `torch.save` are taken as teachers, and as what students start from. A worker reads them in a
+    cage; safetensors need none."""
     remote_sources: Literal["https", "none"] = "https"
     """Whether workers fetch data sets from public https URLs that a request names; `none`: no URL is taken."""
     remote_allow_hosts: str = ""

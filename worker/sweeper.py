@@ -48,9 +48,10 @@ def start(name: str, *, stopping: threading.Event) -> list[threading.Thread]:
 
 
 def sweep() -> int:
-    """Take back what was lost, and clear away what killed workers left; how many jobs were touched."""
+    """Take back what was lost, end what has waited too long, clear away what killed workers left; how many jobs were
+    touched."""
     clear_folders()
-    return jobs.sweep() + jobs.settle_waiting()
+    return jobs.sweep() + jobs.settle_waiting() + jobs.time_out()
 
 
 def _repeat(duty: str, work: Callable[[], object], pause: float, stopping: threading.Event) -> None:
