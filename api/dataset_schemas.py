@@ -6,7 +6,7 @@ from typing import Literal
 
 from api.schemas import InputSchema, Schema, common
 from models import Dataset, InputStatus
-from service import presets
+from service import sources
 
 
 class DatasetLinks(Schema):
@@ -30,20 +30,44 @@ class DatasetLinks(Schema):
         )
 
 
+class FetchSchema(Schema):
+    """How the fetching of a URL stands."""
+
+    received: int
+    """Bytes."""
+    total: int | None
+    """None until the host has told it."""
+    etag: str | None = None
+    """Of the file as it was fetched."""
+
+
 class DatasetSchema(InputSchema):
     """Images; the report holds classes, splits, statistics and duplicates once it is ready."""
 
     object: Literal["dataset"] = "dataset"
     format: str
+    phase: str | None
+    """While it is processing: fetching, then checking."""
     preset: str | None
     """The name of the public data set that it is."""
+    url: str | None
+    """Where it is fetched from, without the query; None, as `fetch`, of anything else."""
+    fetch: FetchSchema | None
     links: DatasetLinks
 
     @classmethod
     def of(cls, row: Dataset) -> DatasetSchema:
-        preset = presets.name_of(row)
-        facts = common(row) | ({"upload_id": None} if preset else {})
-        return cls(**facts, format=row.format, preset=preset, links=DatasetLinks.of(row))
+        source = sources.of(row)
+        phase = "fetching" if source.url is not None and row.source_key == "" else "checking"
+        return cls(
+            **common(row),
+            format=row.format,
+            phase=phase if row.status == InputStatus.PROCESSING else None,
+            preset=source.preset,
+            url=source.url,
+            fetch=None if row.fetch is None else FetchSchema(**row.fetch),
+            links=DatasetLinks.of(row),
+        )
 
 
 class SkippedSchema(Schema):

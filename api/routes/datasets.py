@@ -15,7 +15,7 @@ from api.dataset_schemas import DatasetSchema, SkippedSchema
 from api.deps import MAX_INT, Accept, After, IfNoneMatch, InputId, PageSize, etag_matches, json_answer
 from api.schemas import DatasetRequest, Listing
 from models import Dataset
-from service import data_overview, inputs, presets
+from service import data_overview, inputs, presets, remote
 
 router = APIRouter(prefix="/datasets", tags=["inputs"])
 
@@ -39,10 +39,13 @@ _SHEET: dict[int | str, dict[str, Any]] = {
     responses={200: {"model": DatasetSchema, "description": "A preset that was registered before."}},
 )
 def create_dataset(body: DatasetRequest) -> Response:
-    """Register uploaded images or a preset; the structure is checked at once, every image by a worker."""
+    """Register uploaded images, a preset or a URL; the structure of what is here is checked at once, every image by a
+    worker, which also fetches the URL."""
     is_new = True
     if body.preset is not None:
         row, is_new = presets.create_dataset(body.preset, format=body.format)
+    elif body.url is not None:
+        row = remote.create_dataset(body.url, sha256=body.sha256, format=body.format)
     else:
         row = inputs.create_dataset(body.upload_id or "", format=body.format)
     headers = {"Location": f"/datasets/{row.id}"}
