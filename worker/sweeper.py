@@ -1,4 +1,6 @@
-"""What goes on beside the jobs: rings the bell, finds what was lost, checks inputs, says that the worker lives."""
+"""What goes on beside the jobs: rings the bell, finds what was lost, fetches and checks inputs, and says that the
+worker lives.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +11,19 @@ import time
 from collections.abc import Callable
 
 from service import jobs, queue, workers
+from service.artifacts import store
 from service.logs import logger
 from service.settings import settings
 from worker import tasks
+from worker.fetcher import fetch_next
+from worker.holding import clear_folders
 from worker.preparer import prepare_next
 
 log = logger(__name__)
 
 _RELAY_SECONDS = 0.1
 _PREPARE_SECONDS = 0.3
+_TIDY_SECONDS = 3600.0
 _MAX_BACK_OFF_SECONDS = 10.0
 
 
@@ -29,6 +35,8 @@ def start(name: str, *, stopping: threading.Event) -> list[threading.Thread]:
         "sweep": (sweep_seconds, sweep),
         "prepare": (_PREPARE_SECONDS, lambda: prepare_next(name, stopping=stopping)),
         "seen": (sweep_seconds, lambda: _be_seen(name)),
+        "fetch": (_PREPARE_SECONDS, lambda: fetch_next(name, stopping=stopping)),
+        "tidy": (_TIDY_SECONDS, lambda: store().tidy()),
     }
     threads = [
         threading.Thread(target=_repeat, args=(duty, work, pause, stopping), name=duty, daemon=True)
@@ -40,7 +48,9 @@ def start(name: str, *, stopping: threading.Event) -> list[threading.Thread]:
 
 
 def sweep() -> int:
-    """Take back what was lost, and end what has waited too long; how many jobs were touched."""
+    """Take back what was lost, end what has waited too long, clear away what killed workers left; how many jobs were
+    touched."""
+    clear_folders()
     return jobs.sweep() + jobs.settle_waiting() + jobs.time_out()
 
 
