@@ -283,7 +283,7 @@ def _title(which: tuple[str, NetworkOptions]) -> str:
 def _task(chosen: argparse.Namespace) -> Task:
     if chosen.data is not None and chosen.data.exists():
         raw = read(chosen.data)
-        images, labels, classes = raw.train_images, raw.train_labels, len(raw.classes)
+        images, labels, classes = np.asarray(raw.train_images), raw.train_labels, len(raw.classes)
         source = chosen.data.name
     else:
         random = np.random.default_rng(SEED)
