@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from distill.method_specs import Spec
-from distill.spec import DatasetFormat, NetworkOptions
+from distill.spec import BrokenShare, DatasetFormat, NetworkOptions
 from models import Dataset, Teacher, Upload
 from service import presets
 from service.presets import PresetState
@@ -124,6 +124,7 @@ class DatasetRequest(Spec):
     preset: str | None = None
     """A name from GET /presets."""
     format: DatasetFormat = "auto"
+    max_broken_share: BrokenShare | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> DatasetRequest:

@@ -13,6 +13,15 @@ from distill.errors import InputError
 from distill.method_specs import Auto, MethodSpec, Spec, SRRLMethod
 
 PointIndex = Annotated[int, Field(ge=0, le=10_000)]
+BrokenShare = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        description="Up to which share images that cannot be read are left out and reported; more refuse the data set. "
+        "null: the server's, 0.05 unless the operator says otherwise.",
+    ),
+]
 DatasetFormat = Literal[
     "auto", "npz", "idx", "cifar", "imagefolder", "manifest", "webdataset", "parquet", "wflw", "300w"
 ]
@@ -54,11 +63,15 @@ class DatasetRef(Spec):
     preset: str | None = None
     """A name from GET /presets; its files must be in the operator's folder."""
     format: DatasetFormat = "auto"
+    max_broken_share: BrokenShare | None = None
+    """Not with an id: that data set has been read."""
 
     @model_validator(mode="after")
     def _one_way(self) -> DatasetRef:
         if [self.id, self.upload_id, self.preset].count(None) != 2:
             raise ValueError("give exactly one of id, upload_id and preset")
+        if self.id is not None and self.max_broken_share is not None:
+            raise ValueError("max_broken_share goes with upload_id or preset, not with an id")
         return self
 
 

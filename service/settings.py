@@ -5,7 +5,10 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from distill.data.reading import MAX_BROKEN_SHARE
 
 
 def _default_data_dir() -> Path:
@@ -46,6 +49,10 @@ class Settings(BaseSettings):
     """For every body but an upload's content."""
     allow_pickle: bool = False
     """Whether files of `torch.save` are taken as teachers. A worker reads them in a cage; safetensors need none."""
+    max_broken_share: float = Field(default=MAX_BROKEN_SHARE, ge=0, le=1)
+    """Up to which share images that cannot be read are left out of a data set, where its request does not say."""
+    ingest_memory_bytes: int = Field(default=8 * 2**30, ge=2**29)
+    """What the process that checks an upload may take of memory; files that it maps do not count."""
     device: str = "auto"
     """Where trainers run: auto, cpu, cuda or mps."""
     trainer_threads: int = 0

@@ -23,9 +23,9 @@ def create_dataset(body: DatasetRequest) -> Response:
     """Register uploaded images or a preset; the structure is checked at once, every image by a worker."""
     is_new = True
     if body.preset is not None:
-        row, is_new = presets.create_dataset(body.preset, format=body.format)
+        row, is_new = presets.create_dataset(body.preset, format=body.format, max_broken_share=body.max_broken_share)
     else:
-        row = inputs.create_dataset(body.upload_id or "", format=body.format)
+        row = inputs.create_dataset(body.upload_id or "", format=body.format, max_broken_share=body.max_broken_share)
     headers = {"Location": f"/datasets/{row.id}"}
     return json_answer(DatasetSchema.of(row), status=202 if is_new else 200, headers=headers)
 
