@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 _GPU_SHARE = 0.5
-_BATCH_BYTES = 16 * 2**20
+_BATCH_BYTES = 8 * 2**20
 
 
 def place(images_NCHW: Tensor, *, device: torch.device) -> Tensor:
@@ -42,5 +42,5 @@ def select(images_NCHW: Tensor, indices_M: Tensor) -> Tensor:
 
 
 def per_batch(images_NCHW: Tensor, *, at_most: int) -> int:
-    """How many of these images a network shall look at together when nothing is learnt: 16 MiB, or ``at_most``."""
+    """How many of these images a network shall look at together when nothing is learnt: 8 MiB, or ``at_most``."""
     return max(1, min(at_most, _BATCH_BYTES // images_NCHW[0].nbytes))
