@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from distill.data import decoding
 from distill.data.decoding import check_broken
 from distill.data.packed import pack
 from distill.data.readers import read
@@ -105,3 +106,13 @@ def test_it_holds_for_faces(tmp_path: Path) -> None:
 def test_decimal_shares_are_exact(count: int, of: int) -> None:
     skipped = [{"path": str(number), "reason": "x"} for number in range(count)]
     check_broken(skipped, of=of, max_share=float(f"{count / of:g}"))
+
+
+def test_what_has_no_room_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = upload(tmp_path, count=10, broken=set())
+    monkeypatch.setattr(decoding, "_COPIES", 2**60)  # more than any disk has
+    assert refused(path, 0.0).code == "storage_full"
+
+    monkeypatch.setattr(decoding, "MAX_DECODED_BYTES", 159)
+    error = refused(path, 0.0)
+    assert (error.code, "160 bytes" in error.message) == ("unsafe_file", True)
