@@ -43,11 +43,11 @@ def read_idx(source: Source, how: Reading, *, classes: Sequence[str] | None = No
 
 
 def _split(source: Source, layout: IdxLayout, pair: tuple[IdxFile, IdxFile], spool: Spool) -> Split:
-    images, labels = (_values(source, file, spool) for file in pair)
+    images, values = (_values(source, file, spool) for file in pair)
     if layout.emnist is not None:
         # EMNIST keeps the column order of the Matlab files it was made from.
         images = images.transpose(0, 2, 1)
-    labels = labels.astype(np.int64)
+    labels = values.astype(np.int64)
     if layout.emnist == "letters":
         if labels.min() == 0:
             raise InputError(

@@ -25,7 +25,11 @@ Task = Literal["classification", "landmarks"]
 
 FORMAT_VERSION = "1"
 _MAX_LISTED = 100
-_DTYPES = {np.dtype(np.uint8): "U8", np.dtype(np.int64): "I64", np.dtype(np.float32): "F32"}
+_DTYPES: dict[np.dtype[Any], str] = {
+    np.dtype(np.uint8): "U8",
+    np.dtype(np.int64): "I64",
+    np.dtype(np.float32): "F32",
+}
 
 
 def pack(raw: RawDataset | RawLandmarks, path: Path) -> dict[str, Any]:
@@ -179,7 +183,7 @@ class PackedDataset:
         """
         try:
             header = tensorfile.read_header(path)
-            tensors = {name: _mapped(path, header, name) for name in header.shapes}
+            tensors: dict[str, Any] = {name: _mapped(path, header, name) for name in header.shapes}
             fields = _parse(header.metadata)
             if fields["markup"] is not None:
                 _label_nothing(tensors)
