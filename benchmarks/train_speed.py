@@ -32,6 +32,7 @@ from torch import Tensor
 from benchmarks.plain_loop import DECAY, RATE, SEED, PlainLoop, Task
 from distill.batch import POOLED
 from distill.data.augment import Augmentation
+from distill.data.images import Images
 from distill.data.packed import statistics as channel_statistics
 from distill.data.readers import read
 from distill.losses import label_cross_entropy
@@ -292,7 +293,7 @@ def _task(chosen: argparse.Namespace) -> Task:
         images = random.integers(0, 256, (chosen.images, 3, 32, 32), dtype=np.uint8)
         labels, classes, source = random.integers(0, 10, chosen.images), 10, "random"
     images, labels = images[: chosen.images], labels[: chosen.images]
-    mean, std = channel_statistics(images)
+    mean, std = channel_statistics(Images.of(images))
     return Task(
         images_NCHW=images,
         labels_N=labels,
