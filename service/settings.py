@@ -38,6 +38,8 @@ class Settings(BaseSettings):
     """How often lost jobs and lost messages are looked for."""
     redispatch_seconds: float = 30.0
     """A queued job that nobody took for so long is rung for again."""
+    queue_timeout_seconds: float = 7 * 86400.0
+    """A job that has waited in the queue for so long, for a worker or for its inputs, fails."""
     max_crashes: int = 3
     """So many crashes without progress fail a job."""
     stop_grace_seconds: float = 30.0
@@ -48,7 +50,8 @@ class Settings(BaseSettings):
     max_body_bytes: int = 2**20
     """For every body but an upload's content."""
     allow_pickle: bool = False
-    """Whether files of `torch.save` are taken as teachers. A worker reads them in a cage; safetensors need none."""
+    """Whether files of `torch.save` are taken as teachers, and as what students start from. A worker reads them in a
+    cage; safetensors need none."""
     max_broken_share: float = Field(default=MAX_BROKEN_SHARE, ge=0, le=1)
     """Up to which share images that cannot be read are left out of a data set, where its request does not say."""
     ingest_memory_bytes: int = Field(default=8 * 2**30, ge=2**29)

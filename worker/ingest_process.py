@@ -1,4 +1,4 @@
-"""The checker of uploads: a process of its own, with limits on memory and time, that reads untrusted files.
+"""The reader of uploads: a process of its own, with limits on memory and time, that checks and converts them.
 
 Standard input: one JSON line, the order. Standard output: one JSON line, ``{"report": ...}`` or ``{"error": ...}``.
 """
@@ -22,19 +22,20 @@ _FREE_ROOM = "Free room there, and make the data set again."
 
 
 def main() -> None:
-    """Check one input."""
+    """Do what one order says."""
     order = json.loads(sys.stdin.buffer.readline())
     try:
         if order.get("pickled"):
             cage.lock()  # before there are other threads, which it would not hold
         lifeline.watch(lambda: os._exit(1))
-        _limit_memory(order["memory_bytes"], of_mappings=order["kind"] == "teacher")
+        _limit_memory(order["memory_bytes"], of_mappings=order["kind"] != "dataset")
         resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
-        answer = {"report": _check_teacher(order) if order["kind"] == "teacher" else _pack_dataset(order)}
+        answer = {"report": _DUTIES[order["kind"]](order)}
     except DistillError as error:
         answer = {"error": error.as_json()}
     except MemoryError:
-        refusal = InputError("unsafe_file", "Reading the file takes more memory than is allowed.", hint="Split it.")
+        message = f"Reading the file takes more than the {order['memory_bytes']:,} bytes of memory that are allowed."
+        refusal = InputError("unsafe_file", message, hint="Send fewer or smaller images, or a smaller network.")
         answer = {"error": refusal.as_json()}
     except OSError as error:
         if error.errno not in _FULL_DISK:
@@ -81,6 +82,17 @@ def _pack_dataset(order: dict[str, Any]) -> dict[str, Any]:
     else:
         raw = read(source, format=order["format"], max_broken_share=share, folder=target.parent)
     return pack(raw, target)
+
+
+def _convert_start(order: dict[str, Any]) -> dict[str, Any]:
+    from distill import architectures
+    from distill.conversion import convert
+
+    convert(Path(order["source"]), Path(order["target"]), unwrap=architectures.unwrap_student)
+    return {}
+
+
+_DUTIES = {"teacher": _check_teacher, "dataset": _pack_dataset, "start": _convert_start}
 
 
 if __name__ == "__main__":

@@ -72,7 +72,8 @@ def _prepare(preparation: Preparation, folder: Path, stopping: threading.Event) 
         inputs.release(preparation)
     elif answer is None:
         message_text = f"Reading it failed {preparation.fence} times (exit code {code})."
-        inputs.failed(preparation, InputError("unsafe_file", message_text, hint="Is the file whole and ordinary?"))
+        hint = "Look whether the file is whole and ordinary, save it anew and upload that; or send less at once."
+        inputs.failed(preparation, InputError("unsafe_file", message_text, hint=hint))
     elif "error" in answer:
         inputs.failed(preparation, DistillError.from_json(answer["error"]))
     else:

@@ -46,7 +46,8 @@ def _split(source: Source, layout: CifarLayout, member: str, spool: Spool) -> Sp
     with source.open(member) as stream:
         piece = spool.append(iter(lambda: stream.read(CHUNK_BYTES), b""))
     if piece.file_size != source.files[member].file_size:
-        raise InputError("upload_corrupt", f"{shown(member)} holds {piece.file_size:,} bytes, not what was listed")
+        message = f"{shown(member)} holds {piece.file_size:,} bytes, not what was listed"
+        raise InputError("upload_corrupt", message, hint="Make the archive again, and upload it whole.")
     shape = (piece.file_size // layout.record_bytes, layout.record_bytes)
     records = mapped(spool, piece, dtype=np.uint8, shape=shape)
     images, labels = records[:, -PIXEL_BYTES:], records[:, layout.num_labels - 1]

@@ -51,7 +51,9 @@ def _split(source: Source, layout: IdxLayout, pair: tuple[IdxFile, IdxFile], spo
     if layout.emnist == "letters":
         if labels.min() == 0:
             raise InputError(
-                "dataset_unreadable", f"{shown(pair[1].member)} holds a label 0; EMNIST's letters start at 1"
+                "dataset_unreadable",
+                f"{shown(pair[1].member)} holds a label 0; EMNIST's letters start at 1",
+                hint="Send EMNIST's own files, or name them otherwise: labels of other files start at 0.",
             )
         labels -= 1
     return Split(images=Images.of(images[:, None]), labels=labels)
@@ -83,4 +85,5 @@ def _chunks(source: Source, file: IdxFile) -> Iterator[bytes]:
             raise InputError(
                 "dataset_unreadable",
                 f"{shown(file.member)} goes on after the {promised:,} values its header promises",
+                hint="Write the file again, with a header that counts all of its items.",
             )

@@ -19,6 +19,8 @@ from distill.data.source import Source
 from distill.data.spool import Spool
 from distill.errors import InputError
 
+_SAVE_AGAIN = "Save the arrays again with np.savez."
+
 
 def read_npz(source: Source, how: Reading) -> RawDataset:
     """Images and labels of both splits; float images in 0..1 become bytes.
@@ -72,14 +74,14 @@ def _mapped(source: Source, header: ArrayHeader, folder: Path) -> NDArray[Any]:
     try:
         dtype = np.dtype(header.descr)
     except TypeError as error:
-        raise InputError("upload_corrupt", f"{shown(header.key)} is damaged: {error}") from error
+        raise InputError("upload_corrupt", f"{shown(header.key)} is damaged: {error}", hint=_SAVE_AGAIN) from error
     with Spool(folder) as spool:
         with source.open(header.member) as stream:
             stream.read(header.start)
             # To the end: the checksum is compared only there.
             piece = spool.append(iter(lambda: stream.read(CHUNK_BYTES), b""))
         if piece.file_size != math.prod(header.shape) * header.item_bytes:
-            raise InputError("upload_corrupt", f"{shown(header.key)} is damaged: it ends early")
+            raise InputError("upload_corrupt", f"{shown(header.key)} is damaged: it ends early", hint=_SAVE_AGAIN)
         return mapped(spool, piece, dtype=dtype, shape=header.shape, order="F" if header.fortran_order else "C")
 
 
@@ -93,7 +95,8 @@ def read_array(source: Source, header: ArrayHeader) -> NDArray[Any]:
         try:
             array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
         except ValueError as error:
-            raise InputError("upload_corrupt", f"{shown(header.key)} is damaged: {error}") from error
+            message = f"{shown(header.key)} is damaged: {error}"
+            raise InputError("upload_corrupt", message, hint=_SAVE_AGAIN) from error
         # The checksum is compared only once the end is reached.
         stream.read(1)
     return array
@@ -105,7 +108,8 @@ def _names(source: Source, header: ArrayHeader) -> list[str]:
         codes = names.astype(names.dtype.newbyteorder("=")).view(np.uint32)
         # numpy stores any 32 bits; Python fails in its own ways on what is no character.
         if ((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes < 0xE000))).any():
-            raise InputError("dataset_unreadable", f"{shown(header.key)} holds what is no text")
+            message = f"{shown(header.key)} holds what is no text"
+            raise InputError("dataset_unreadable", message, hint="Save the names as np.array(names, dtype=str).")
     return [str(name) for name in names]
 
 
@@ -130,5 +134,7 @@ def _bytes(images_NCHW: NDArray[Any], header: ArrayHeader, folder: Path) -> Pixe
 def _labels(labels: NDArray[Any], header: ArrayHeader) -> Labels:
     high = int(labels.max())
     if high > 2**31:
-        raise InputError("dataset_unreadable", f"{shown(header.key)} holds the label {high}")
+        message = f"{shown(header.key)} holds the label {high}"
+        hint = "Number the classes 0, 1, 2, ... without gaps: np.unique(y, return_inverse=True)[1] does."
+        raise InputError("dataset_unreadable", message, hint=hint)
     return labels.reshape(-1).astype(np.int64)
