@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from distill.method_specs import Spec
-from distill.spec import DatasetFormat, RemoteUrl, Sha256, TeacherTraits
+from distill.spec import BrokenShare, DatasetFormat, RemoteUrl, Sha256, TeacherTraits
 from models import Dataset, Teacher, Upload
 from service import sources
 from service.uploads import Purpose
@@ -130,6 +130,7 @@ class DatasetRequest(Spec):
     sha256: Sha256 | None = None
     """Of the file behind the URL, which is refused when it differs."""
     format: DatasetFormat = "auto"
+    max_broken_share: BrokenShare | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> DatasetRequest:

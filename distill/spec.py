@@ -26,6 +26,15 @@ Finite = Annotated[float, Field(ge=-1e6, le=1e6)]
 Positive = Annotated[float, Field(ge=1e-6, le=1e6)]
 ClassName = Annotated[str, Field(min_length=1, max_length=MAX_CLASS_NAME)]
 PointIndex = Annotated[int, Field(ge=0, le=10_000)]
+BrokenShare = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        description="Up to which share images that cannot be read are left out and reported; more refuse the data set. "
+        "null: the server's, 0.05 unless the operator says otherwise.",
+    ),
+]
 DatasetFormat = Literal[
     "auto", "npz", "idx", "cifar", "imagefolder", "manifest", "webdataset", "parquet", "wflw", "300w"
 ]
@@ -129,6 +138,8 @@ class DatasetRef(Spec):
     sha256: Sha256 | None = None
     """Of the file behind the URL, which is refused when it differs."""
     format: DatasetFormat = "auto"
+    max_broken_share: BrokenShare | None = None
+    """Not with an id: that data set has been read."""
 
     @model_validator(mode="after")
     def _one_way(self) -> DatasetRef:
@@ -136,6 +147,8 @@ class DatasetRef(Spec):
             raise ValueError("give exactly one of id, upload_id, preset and url")
         if self.sha256 is not None and self.url is None:
             raise ValueError("sha256 goes with url")
+        if self.id is not None and self.max_broken_share is not None:
+            raise ValueError("max_broken_share goes with upload_id, preset or url, not with an id")
         return self
 
 

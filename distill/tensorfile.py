@@ -9,10 +9,11 @@ Format: 8 bytes little-endian header length, JSON, data.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -40,10 +41,15 @@ ITEM_BYTES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """Names in file order with their shapes and types, and the free-form metadata."""
+    """Names in file order with their shapes, types and places, and the free-form metadata.
+
+    Attributes:
+        starts: where each tensor's items begin, in bytes from the file's start.
+    """
 
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, str]
+    starts: dict[str, int]
     metadata: dict[str, str]
 
 
@@ -62,7 +68,7 @@ def read_header(path: Path) -> Header:
         raw = file.read(length)
     if len(raw) < length:
         _refuse("upload_corrupt", f"the header ends after {len(raw)} of {length} bytes", "Upload it again.")
-    return _check(_parse(raw), size - 8 - length)
+    return _check(_parse(raw), start=8 + length, data_bytes=size - 8 - length)
 
 
 @dataclass(frozen=True)
@@ -72,12 +78,12 @@ class Tensor:
     Attributes:
         dtype: in the format's words, such as ``F32``.
         shape: its sizes.
-        data: its items, contiguous, little-endian.
+        pieces: its items, little-endian, in contiguous pieces; taken once, so that they may be made on the way.
     """
 
     dtype: str
     shape: tuple[int, ...]
-    data: memoryview
+    pieces: Iterable[memoryview]
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str]) -> str:
@@ -89,11 +95,13 @@ def write(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, s
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            chunks: list[bytes | memoryview] = [_header(tensors, metadata), *(t.data for t in tensors.values())]
-            for data in chunks:
+            header = _header(tensors, metadata)
+            for data in itertools.chain([memoryview(header)], *(t.pieces for t in tensors.values())):
                 file.write(data)
                 digest.update(data)
             file.flush()
+            if file.tell() != (promised := len(header) + sum(_bytes_of(t) for t in tensors.values())):
+                raise ValueError(f"{file.tell()} bytes were given, the shapes take {promised}")
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
@@ -104,16 +112,19 @@ def write(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, s
 
 def size_of(shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> int:
     """Bytes of a file without metadata of tensors of these types and shapes, by name; at most 7 too many."""
-    nothing = memoryview(b"")
-    tensors = {name: Tensor(dtype, shape, nothing) for name, (dtype, shape) in shapes.items()}
-    return len(_header(tensors, {})) + sum(math.prod(s) * ITEM_BYTES[dtype] for dtype, s in shapes.values())
+    tensors = {name: Tensor(dtype, shape, ()) for name, (dtype, shape) in shapes.items()}
+    return len(_header(tensors, {})) + sum(map(_bytes_of, tensors.values()))
+
+
+def _bytes_of(tensor: Tensor) -> int:
+    return math.prod(tensor.shape) * ITEM_BYTES[tensor.dtype]
 
 
 def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     entries: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
     for name, tensor in tensors.items():
-        start, end = end, end + math.prod(tensor.shape) * ITEM_BYTES[tensor.dtype]
+        start, end = end, end + _bytes_of(tensor)
         entries[name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [start, end]}
     text = json.dumps(entries).encode()
     text += b" " * (-len(text) % 8)
@@ -151,7 +162,7 @@ def _parse(raw: bytes) -> dict[str, Any]:
     return header
 
 
-def _check(header: dict[str, Any], data_bytes: int) -> Header:
+def _check(header: dict[str, Any], *, start: int, data_bytes: int) -> Header:
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(_is_text(value) for pair in metadata.items() for value in pair):
         _refuse("upload_corrupt", "its metadata are not strings by name", "Upload it again.")
@@ -170,7 +181,8 @@ def _check(header: dict[str, Any], data_bytes: int) -> Header:
         end = stop
     if end != data_bytes:
         _refuse("upload_corrupt", f"the tensors take {end} bytes, the file holds {data_bytes}", "Upload it again.")
-    return Header(shapes=shapes, dtypes=dtypes, metadata=metadata)
+    starts = {name: start + begin for begin, _, name in places}
+    return Header(shapes=shapes, dtypes=dtypes, starts=starts, metadata=metadata)
 
 
 def _entry(name: str, entry: Any) -> tuple[tuple[int, ...], str, tuple[int, int]]:

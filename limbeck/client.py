@@ -74,9 +74,13 @@ class Client:
         body = {"upload_id": upload_id, "architecture": architecture, **traits}
         return cast(Input, self._transport.json("POST", "/teachers", body=body))
 
-    def create_dataset(self, upload_id: str, format: str = "auto") -> Input:
-        """Make a data set of an upload; it is checked in the background."""
-        body = {"upload_id": upload_id, "format": format}
+    def create_dataset(self, upload_id: str, format: str = "auto", *, max_broken_share: float | None = None) -> Input:
+        """Make a data set of an upload; it is checked in the background.
+
+        Args:
+            max_broken_share: up to which images that cannot be read are left out, in 0..1; None: the server's.
+        """
+        body = {"upload_id": upload_id, "format": format, "max_broken_share": max_broken_share}
         return cast(Input, self._transport.json("POST", "/datasets", body=body))
 
     def inputs(self, kind: Kind) -> Iterator[Input]:

@@ -17,7 +17,7 @@ from distill.errors import DistillError, InputError
 from distill.spec import NetworkOptions, TeacherTraits
 from distill.traits import check_traits
 from models import TERMINAL, Dataset, InputStatus, Job, Teacher, Upload, db_now, utcnow
-from service import data_overview, database, sources, teacher_files, uploads
+from service import data_facts, data_overview, database, sources, teacher_files, uploads
 from service.artifacts import store
 from service.errors import Conflict, Fenced, Invalid, NotFound
 from service.ids import new_id
@@ -82,19 +82,19 @@ def _outline(
     return facts, {"feature_width": facts.feature_width, "file": found.report()}
 
 
-def create_dataset(upload_id: str, *, format: str) -> Dataset:
+def create_dataset(upload_id: str, *, format: str, max_broken_share: float | None = None) -> Dataset:
     """Register images; the file's structure is checked before anything is stored.
 
     Raises:
         Invalid: an incomplete upload, a format that is not read, a file that is cut short, unsafe or empty.
     """
-    row = new_dataset(upload_id, format=format)
+    row = new_dataset(upload_id, format=format, max_broken_share=max_broken_share)
     with database.begin() as session:
         session.add(row)
     return row
 
 
-def new_dataset(upload_id: str, *, format: str, at: str = "") -> Dataset:
+def new_dataset(upload_id: str, *, format: str, max_broken_share: float | None = None, at: str = "") -> Dataset:
     """The checked row, not yet stored; ``at`` is the JSON pointer of the data set in the request."""
     upload = uploads.completed(upload_id, purpose="dataset", at=at)
     key = uploads.source_key(upload)
@@ -111,7 +111,7 @@ def new_dataset(upload_id: str, *, format: str, at: str = "") -> Dataset:
         sha256=upload.sha256 or "",
         source_key=key,
         format=found.format,
-        report={},
+        report=data_facts.first_report(max_broken_share),
     )
 
 
@@ -220,10 +220,12 @@ def claim(kind: type[Kind], owner: str, *where: ColumnElement[bool]) -> Kind | N
 
 
 def _request(row: Input) -> dict[str, Any]:
-    if (preset := sources.of(row).preset) is not None:
-        root = str(settings().resolved_presets_dir)
-        return {"kind": "dataset", "source": root, "preset": preset, "sha256": row.sha256, "attempt": row.fence}
-    request: dict[str, Any] = {"source": str(store().local_path(row.source_key)), "attempt": row.fence}
+    request: dict[str, Any] = {"attempt": row.fence, "memory_bytes": settings().ingest_memory_bytes}
+    if isinstance(row, Dataset):
+        request |= {"kind": "dataset", "max_broken_share": data_facts.max_broken_share(row)}
+        if (preset := sources.of(row).preset) is not None:
+            return request | {"source": str(settings().resolved_presets_dir), "preset": preset, "sha256": row.sha256}
+    request["source"] = str(store().local_path(row.source_key))
     if isinstance(row, Teacher):
         request |= {
             "kind": "teacher",
@@ -236,7 +238,7 @@ def _request(row: Input) -> dict[str, Any]:
             "pickled": teacher_files.is_pickled(row.report),
         }
     else:
-        request |= {"kind": "dataset", "format": row.format}
+        request["format"] = row.format
     return request
 
 

@@ -125,11 +125,15 @@ def _new_teacher(ref: TeacherRef) -> Teacher:
 
 def _new_dataset(ref: DatasetRef) -> Dataset:
     if ref.preset is not None:
-        row = presets.new_dataset(ref.preset, format=ref.format, at="/dataset")
+        row = presets.new_dataset(ref.preset, format=ref.format, max_broken_share=ref.max_broken_share, at="/dataset")
     elif ref.url is not None:
-        row = remote.new_dataset(ref.url, sha256=ref.sha256, format=ref.format, at="/dataset")
+        row = remote.new_dataset(
+            ref.url, sha256=ref.sha256, format=ref.format, max_broken_share=ref.max_broken_share, at="/dataset"
+        )
     else:
-        row = inputs.new_dataset(ref.upload_id or "", format=ref.format, at="/dataset")
+        row = inputs.new_dataset(
+            ref.upload_id or "", format=ref.format, max_broken_share=ref.max_broken_share, at="/dataset"
+        )
     row.status = InputStatus.PROCESSING
     return row
 

@@ -6,7 +6,10 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from distill.data.reading import MAX_BROKEN_SHARE
 
 
 def _default_data_dir() -> Path:
@@ -62,6 +65,10 @@ class Settings(BaseSettings):
     """A fetch that takes longer has failed."""
     s3_endpoint_url: str = ""
     """Of a store that is not Amazon's, such as MinIO."""
+    max_broken_share: float = Field(default=MAX_BROKEN_SHARE, ge=0, le=1)
+    """Up to which share images that cannot be read are left out of a data set, where its request does not say."""
+    ingest_memory_bytes: int = Field(default=8 * 2**30, ge=2**29)
+    """What the process that checks an upload may take of memory; files that it maps do not count."""
     device: str = "auto"
     """Where trainers run: auto, cpu, cuda or mps."""
     trainer_threads: int = 0

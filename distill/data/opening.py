@@ -42,13 +42,14 @@ class LongOutline(Exception):
 
 
 @contextmanager
-def open_upload(path: Path, *, at_most: int | None = None) -> Iterator[Source]:
+def open_upload(path: Path, *, folder: Path | None = None, at_most: int | None = None) -> Iterator[Source]:
     """The files in the upload at ``path``, after all checks of its directory.
 
-    A single Parquet file counts as an archive of one. A tar.gz is unpacked to a file without a name beside it.
+    A single Parquet file counts as an archive of one. A tar.gz is unpacked to a file without a name.
 
     Args:
         path: the uploaded file; its name does not matter.
+        folder: on whose disk that file lies; None: beside the upload.
         at_most: bytes to which a tar.gz is unpacked; None: as many as an archive may hold.
 
     Raises:
@@ -68,7 +69,7 @@ def open_upload(path: Path, *, at_most: int | None = None) -> Iterator[Source]:
         with path.open("rb") as file:
             yield Extents(file, tar_members(file, Extent(0, path.stat().st_size)))
     elif start[:2] == b"\x1f\x8b":
-        with path.open("rb") as packed, Spool(path.parent) as spool:
+        with path.open("rb") as packed, Spool(folder or path.parent) as spool:
             yield _unpacked(spool, _first(gunzipped(packed), at_most))
     else:
         _refuse_other(start)

@@ -92,7 +92,7 @@ def test_folders_are_read_as_those_of_a_zip(upload: Path, mode: str, format: int
     raw = read(upload)
     assert raw.classes == ["a", "b"]
     expected = [np.asarray(Image.open(io.BytesIO(members[f"{wrapper}train/{c}/{i}.png"]))) for c in "ab" for i in "123"]
-    assert np.array_equal(raw.train_images[:, 0], np.stack(expected))
+    assert np.array_equal(np.asarray(raw.train_images)[:, 0], np.stack(expected))
     assert raw.test_labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert list(upload.parent.iterdir()) == [upload]
 

@@ -75,7 +75,7 @@ def test_header_of_a_file_of_the_library_in_every_type(path: Path) -> None:
 
 def test_a_file_without_metadata_or_without_tensors_is_sound(path: Path) -> None:
     save_file({}, path)
-    assert read_header(path) == tensorfile.Header(shapes={}, dtypes={}, metadata={})
+    assert read_header(path) == tensorfile.Header(shapes={}, dtypes={}, starts={}, metadata={})
 
 
 def test_no_length_of_a_sound_header_is_taken_for_a_pickle(path: Path) -> None:
@@ -220,7 +220,7 @@ def test_what_passes_is_what_the_library_reads(path: Path, sound: bytes, damage:
 
 
 def tensor(array: NDArray[Any], dtype: str) -> tensorfile.Tensor:
-    return tensorfile.Tensor(dtype, array.shape, array.reshape(-1).view("u1").data)
+    return tensorfile.Tensor(dtype, array.shape, [array.reshape(-1).view("u1").data])
 
 
 def test_written_file_is_read_by_the_library_and_by_ourselves(path: Path) -> None:
@@ -249,11 +249,25 @@ def test_write_that_fails_half_way_leaves_the_file_before_it(path: Path) -> None
     whole = tensor(np.ones(4, dtype=np.float32), "F32")
     tensorfile.write(path, {"w": whole}, metadata={})
     before = path.read_bytes()
-    broken = tensor(np.zeros(4, dtype=np.float32), "F32")
-    broken.data.release()
+    lost = memoryview(b"1234")
+    lost.release()
 
     with pytest.raises(ValueError, match="released"):
-        tensorfile.write(path, {"w": whole, "b": broken}, metadata={})
+        tensorfile.write(path, {"w": whole, "b": tensorfile.Tensor("U8", (4,), [lost])}, metadata={})
 
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_pieces_are_written_one_after_the_other_and_must_fill_the_shape(path: Path) -> None:
+    items = np.arange(10, dtype=np.uint8)
+    pieces = (items[start : start + 3].data for start in range(0, 10, 3))
+    tensorfile.write(path, {"w": tensorfile.Tensor("U8", (5, 2), pieces)}, metadata={})
+    np.testing.assert_array_equal(load_file(path)["w"].numpy(), items.reshape(5, 2))
+
+    header = read_header(path)
+    assert path.read_bytes()[header.starts["w"] :] == items.tobytes()
+
+    with pytest.raises(ValueError, match="the shapes take"):
+        tensorfile.write(path, {"w": tensorfile.Tensor("U8", (11,), [items.data])}, metadata={})
+    np.testing.assert_array_equal(load_file(path)["w"].numpy(), items.reshape(5, 2))

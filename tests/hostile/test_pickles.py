@@ -106,6 +106,7 @@ def test_a_sound_file_passes_the_same_child_and_only_safetensors_are_left(tmp_pa
 def checked(path: Path, folder: Path) -> dict[str, Any]:
     """What the checker of uploads answers to a file that is said to be a pickle of resnet8."""
     order = {"kind": "teacher", "pickled": True, "source": str(path), "target": str(folder / "prepared.safetensors")}
+    order["memory_bytes"] = 8 * 2**30
     network = {"architecture": "resnet8", "options": {}, "num_classes": 4, "in_channels": 3}
     child = subprocess.Popen(
         [sys.executable, "-m", "worker.ingest_process"],
