@@ -46,6 +46,10 @@ class Settings(BaseSettings):
     """For every body but an upload's content."""
     allow_pickle: bool = False
     """Whether files of `torch.save` are taken as teachers. A worker reads them in a cage; safetensors need none."""
+    teacher_check_seconds: int = 300
+    """Of the processor's time; a teacher whose check takes longer is refused."""
+    dataset_check_seconds: int = 1800
+    """The same of reading a data set."""
     device: str = "auto"
     """Where trainers run: auto, cpu, cuda or mps."""
     trainer_threads: int = 0

@@ -5,6 +5,7 @@ Standard input: one JSON line, the order. Standard output: one JSON line, ``{"re
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -16,7 +17,6 @@ from distill.errors import DistillError, InputError
 from worker import cage, lifeline
 
 _MEMORY_BYTES = 8 * 2**30
-_CPU_SECONDS = 1800
 
 
 def main() -> None:
@@ -25,9 +25,11 @@ def main() -> None:
     try:
         if order.get("pickled"):
             cage.lock()  # before there are other threads, which it would not hold
+        _go_first()
         lifeline.watch(lambda: os._exit(1))
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-        resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
+        seconds = order["cpu_seconds"]
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))  # the first ends it by SIGXCPU
         answer = {"report": _check_teacher(order) if order["kind"] == "teacher" else _pack_dataset(order)}
     except DistillError as error:
         answer = {"error": error.as_json()}
@@ -35,6 +37,12 @@ def main() -> None:
         refusal = InputError("unsafe_file", "Reading the file takes more memory than is allowed.", hint="Split it.")
         answer = {"error": refusal.as_json()}
     sys.stdout.write(json.dumps(answer) + "\n")
+
+
+def _go_first() -> None:
+    """Should the machine run out of memory, this process is to end and no other."""
+    with contextlib.suppress(OSError):  # where there is no Linux
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _check_teacher(order: dict[str, Any]) -> dict[str, Any]:
@@ -49,13 +57,16 @@ def _check_teacher(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pack_dataset(order: dict[str, Any]) -> dict[str, Any]:
-    from distill.data.packed import pack
     from distill.data.readers import read, read_preset
 
-    source, target = Path(order["source"]), Path(order["target"])
+    source = Path(order["source"])
     if "preset" in order:
-        return pack(read_preset(source, name=order["preset"], sha256=order["sha256"]), target)
-    return pack(read(source, format=order["format"]), target)
+        raw = read_preset(source, name=order["preset"], sha256=order["sha256"])
+    else:
+        raw = read(source, format=order["format"])
+    from distill.data.packed import pack  # not above: PyTorch takes a second to load, and a refusal needs none of it
+
+    return pack(raw, Path(order["target"]))
 
 
 if __name__ == "__main__":

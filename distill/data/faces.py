@@ -112,7 +112,7 @@ def _read(source: Source, layout: FaceLayout, parse: Parse, *, seed: int, image_
 
 def _usual_side(pieces: Sequence[_Piece]) -> int:
     if not pieces:
-        raise InputError("dataset_empty", "there is no sound face")
+        raise InputError("dataset_empty", "there is no sound face", hint="Add images with all of their points.")
     steps = round(statistics.median(piece.side for piece in pieces) / _STEP)
     return max(_SIDES[0], min(_SIDES[1], steps * _STEP))
 

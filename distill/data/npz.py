@@ -74,7 +74,10 @@ def read_array(source: Source, header: ArrayHeader) -> NDArray[Any]:
         try:
             array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
         except ValueError as error:
-            raise InputError("upload_corrupt", f"{shown(header.key)} is damaged: {error}") from error
+            message = f"{shown(header.key)} is damaged: {error}"
+            raise InputError(
+                "upload_corrupt", message, hint="Save the arrays again, and send the file whole."
+            ) from error
         # The checksum is compared only once the end is reached.
         stream.read(1)
     return array
@@ -86,7 +89,8 @@ def _names(source: Source, header: ArrayHeader) -> list[str]:
         codes = names.astype(names.dtype.newbyteorder("=")).view(np.uint32)
         # numpy stores any 32 bits; Python fails in its own ways on what is no character.
         if ((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes < 0xE000))).any():
-            raise InputError("dataset_unreadable", f"{shown(header.key)} holds what is no text")
+            hint = "Write the names with np.array([...], dtype=str)."
+            raise InputError("dataset_unreadable", f"{shown(header.key)} holds what is no text", hint=hint)
     return [str(name) for name in names]
 
 
@@ -110,5 +114,6 @@ def _bytes(images: NDArray[Any], header: ArrayHeader) -> Images:
 def _labels(labels: NDArray[Any], header: ArrayHeader) -> Labels:
     high = int(labels.max())
     if high > 2**31:
-        raise InputError("dataset_unreadable", f"{shown(header.key)} holds the label {high}")
+        hint = "Number the classes 0, 1, 2, ... without gaps."
+        raise InputError("dataset_unreadable", f"{shown(header.key)} holds the label {high}", hint=hint)
     return labels.reshape(-1).astype(np.int64)

@@ -18,6 +18,9 @@ Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
 HELD_OUT = 0.1
+_TRAIN = "Add images for training, or call one of the splits train."
+_TEST = "Add images to test, or leave that split out: a tenth of train is then held out."
+_NUMBERS = "Number the classes 0, 1, 2, ... without gaps."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +126,7 @@ def _without_labels(
     images: Images | None, test: Split | None, seed: int, said: list[str]
 ) -> tuple[Split, Split, list[str]]:
     if images is None or len(images) == 0:
-        raise InputError("dataset_empty", "there are no train images")
+        raise InputError("dataset_empty", "there are no train images", hint=_TRAIN)
     if test is None and len(images) == 1:
         raise InputError("dataset_empty", "a single image leaves none to test with", hint="Give two or more images.")
     train = Split(images=images, labels=_no_labels(len(images)))
@@ -135,7 +138,7 @@ def _without_labels(
             f"with seed {seed}."
         )
     if len(test.labels) == 0:
-        raise InputError("dataset_empty", "there are no test images")
+        raise InputError("dataset_empty", "there are no test images", hint=_TEST)
     return train, replace(test, labels=_no_labels(len(test.labels))), []
 
 
@@ -178,15 +181,17 @@ def hold_out(split: Split, *, seed: int) -> tuple[Split, Split]:
 
 def _check_labels(labels: Labels, classes: list[str] | None) -> None:
     if len(labels) == 0:
-        raise InputError("dataset_empty", "there are no train images")
+        raise InputError("dataset_empty", "there are no train images", hint=_TRAIN)
     present = np.unique(labels)
     if present[0] < 0:
-        raise InputError("dataset_unreadable", f"there is a train label {present[0]}; labels start at 0")
+        raise InputError("dataset_unreadable", f"there is a train label {present[0]}; labels start at 0", hint=_NUMBERS)
     if classes is not None:
         _check_names(classes)
         if present[-1] >= len(classes):
             raise InputError(
-                "dataset_unreadable", f"there is a train label {present[-1]}, and only {len(classes)} classes"
+                "dataset_unreadable",
+                f"there is a train label {present[-1]}, and only {len(classes)} classes",
+                hint="Name every class.",
             )
     _check_gaps(present, classes)
     if len(present) < 2:
@@ -219,10 +224,10 @@ def _check_names(classes: list[str]) -> None:
 
 def _check_test_labels(labels: Labels, num_classes: int) -> None:
     if len(labels) == 0:
-        raise InputError("dataset_empty", "there are no test images")
+        raise InputError("dataset_empty", "there are no test images", hint=_TEST)
     present = np.unique(labels)
     if present[0] < 0:
-        raise InputError("dataset_unreadable", f"there is a test label {present[0]}; labels start at 0")
+        raise InputError("dataset_unreadable", f"there is a test label {present[0]}; labels start at 0", hint=_NUMBERS)
     if present[-1] >= num_classes:
         raise InputError(
             "dataset_class_mismatch",

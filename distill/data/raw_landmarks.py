@@ -73,7 +73,8 @@ def assemble_landmarks(
         )
     for split, name in ((train, "train"), (test, "test")):
         if len(split.images) == 0:
-            raise InputError("dataset_empty", f"there is no sound face in {name}")
+            hint = "Add images with all of their points."
+            raise InputError("dataset_empty", f"there is no sound face in {name}", hint=hint)
     if markup.flip_pairs is None:
         said.append("Which points change places in a mirror is not known, so that images cannot be flipped.")
     return RawLandmarks(

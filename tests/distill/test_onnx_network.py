@@ -18,6 +18,7 @@ from distill.networks.onnx_network import OnnxNetwork
 from distill.registry import build_network
 from distill.spec import NetworkOptions
 from distill.taps import Tap, anatomy_of, linear_head, prove
+from tests.hostile import graphs
 
 BATCH, CLASSES, WIDTH = 5, 4, 6
 draw = np.random.default_rng(0)
@@ -176,24 +177,6 @@ def test_what_torch_exports_is_the_network(name: str, exporter: str, tmp_path: P
         torch.testing.assert_close(seen.maps["last"], truth.maps["last"], atol=1e-4, rtol=1e-4)
 
 
-def _external(model: onnx.ModelProto) -> None:
-    tensor = model.graph.initializer[0]
-    tensor.data_location = TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value="../../etc/passwd")
-
-
-def _foreign(model: onnx.ModelProto) -> None:
-    model.graph.node[1].domain = "com.evil"
-
-
-def _function(model: onnx.ModelProto) -> None:
-    model.functions.add(name="f", domain="")
-
-
-def _lying(model: onnx.ModelProto) -> None:
-    model.graph.initializer[0].dims[0] = 10**9
-
-
 def _two_inputs(model: onnx.ModelProto) -> None:
     model.graph.input.append(helper.make_tensor_value_info("x2", TensorProto.FLOAT, [1]))
 
@@ -213,10 +196,10 @@ def _unknown_operation(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        (_external, "unsafe_file"),
-        (_foreign, "unsafe_file"),
-        (_function, "unsafe_file"),
-        (_lying, "upload_corrupt"),
+        (graphs.external, "unsafe_file"),
+        (graphs.foreign, "unsafe_file"),
+        (graphs.function, "unsafe_file"),
+        (graphs.lying, "upload_corrupt"),
         (_two_inputs, "unsupported_format"),
         (_flat, "unsupported_format"),
         (_integers, "unsupported_format"),

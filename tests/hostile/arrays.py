@@ -62,8 +62,9 @@ def _objects() -> bytes:
 
 
 def _bomb() -> bytes:
-    """Half a gigabyte of labels and images in half a megabyte, true to its header: it is read, and is no data set."""
-    return _with("x_train.npy", _npy(_SHAPE % "(512, 1024, 1024)", bytes(2**29)))
+    """Black pictures, true to their header: half a megabyte would become half a gigabyte on the service's disk."""
+    images, labels = _npy(_SHAPE % "(512, 1024, 1024)", bytes(2**29)), _npy(_SHAPE % "(512,)", bytes([0, 1]) * 256)
+    return zipped({"x_train.npy": images, "y_train.npy": labels})
 
 
 ARRAYS: dict[str, Hostile] = {
@@ -94,15 +95,13 @@ ARRAYS: dict[str, Hostile] = {
         lambda: _npy("{'descr': '|S0', 'fortran_order': False, 'shape': (1000000000000,)}")
     ),
     "order of Fortran that lies": _images(None, _fortran),
-    "labels of 2^63": _npz(
-        "dataset_unreadable", lambda: _sound(y_train=np.full(12, 2**63, np.uint64)), by_worker=True
-    ),
+    "labels of 2^63": _npz("dataset_unreadable", lambda: _sound(y_train=np.full(12, 2**63, np.uint64)), by_worker=True),
     "NaN as pixels": _npz("dataset_unreadable", lambda: _sound(x_train=np.full((12, 6, 5), np.nan)), by_worker=True),
     "names that are no text": _npz(
         "dataset_unreadable",
         lambda: _sound(classes=np.array([b"\xff\xff\xff\xff" * 2] * 2).view("<U2")),
         by_worker=True,
     ),
-    "bomb of half a gigabyte": _npz("dataset_unreadable", _bomb),
+    "bomb of half a gigabyte": _npz("unsafe_file", _bomb),
     "65 arrays": _npz("unsupported_format", lambda: _sound(**{f"a{n}": np.zeros(1) for n in range(65)})),
 }

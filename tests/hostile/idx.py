@@ -52,6 +52,11 @@ IDX: dict[str, Hostile] = {
         "dataset_unreadable",
         lambda: gzip.compress(_file(12, 5, 4, values=bytes(200 * 2**20)), compresslevel=1),
     ),
+    "gzip bomb, true to its header": _idx(
+        "unsafe_file",
+        f"{_IMAGES}.gz",
+        lambda: gzip.compress(_file(32, 1024, 1024, values=bytes(2**25)), compresslevel=9),
+    ),
     "gzip with less than is said": _packed("upload_corrupt", lambda: gzip.compress(_file(12, 5, 4))),
     "gzip with far less than is said": _packed("upload_corrupt", lambda: gzip.compress(_file(12, 1000, 1000))),
     "gzip cut short": _packed("upload_corrupt", lambda: gzip.compress(_SOUND[_IMAGES])[:-12]),

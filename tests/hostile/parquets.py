@@ -46,12 +46,13 @@ def _long_labels() -> bytes:
     return written(pa.table({"image": [png()] * 40, "label": names * 20}), compression="none")
 
 
-def _rows_said(whole: bytes, count: int) -> bytes:
-    """The number of rows in the footer, 20 in Thrift's compact form, is another one; the footer's length is mended."""
+def _rows_said(count: int) -> bytes:
+    """The number of rows in the footer, 20 in Thrift's compact form, is another one."""
+    whole = _sound()
     footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
     text = whole[footer:-8]
-    # After the list of the schema comes field 3, an i64: its header, then twice the number, seven bits a byte.
-    changed = text.replace(b"\x16\x28\x19", b"\x16" + _varint(2 * count) + b"\x19", 1)
+    # After the list of the schema comes field 3, an i64: its header, then the number, its sign in the lowest bit.
+    changed = text.replace(b"\x16\x28\x19", b"\x16" + _varint(2 * count if count >= 0 else -2 * count - 1) + b"\x19", 1)
     assert changed != text
     return whole[:footer] + changed + len(changed).to_bytes(4, "little") + b"PAR1"
 
@@ -84,7 +85,7 @@ def _footer_said(length: int, *, magic: bytes = b"PAR1", hold: int = 0) -> bytes
     return b"PAR1" + bytes(hold) + length.to_bytes(4, "little") + magic
 
 
-def _parquet(code: str, build: Callable[[], bytes], *, by_worker: bool = False) -> Hostile:
+def _parquet(code: str | None, build: Callable[[], bytes], *, by_worker: bool = False) -> Hostile:
     return dataset(code, build, "data.parquet", by_worker=by_worker)
 
 
@@ -102,9 +103,9 @@ PARQUETS: dict[str, Hostile] = {
     "bomb within a zip": dataset(
         "unsafe_file", lambda: zipped({"train-0.parquet": b"PAR1" + bytes(50 * 2**20) + b"PAR1"}), "data.zip"
     ),
-    "labels of 4 MB": _parquet("dataset_unreadable", _long_labels, by_worker=True),
-    "10^15 rows said": _unsafe(lambda: _rows_said(_sound(), 10**15)),
-    "fewer than no rows said": _parquet("upload_corrupt", lambda: _rows_said(_sound(), 2**62 + 1), by_worker=True),
+    "labels of 4 MB": _parquet("dataset_empty", _long_labels, by_worker=True),
+    "10^15 rows said": _unsafe(lambda: _rows_said(10**15)),
+    "fewer than no rows said": _parquet(None, lambda: _rows_said(-1), by_worker=True),
     "cut short": _corrupt(lambda: _sound()[:-20]),
     "cut to its start": _corrupt(lambda: b"PAR1"),
     "footer longer than the file": _corrupt(lambda: _footer_said(2**31 - 1, hold=100)),
@@ -115,7 +116,7 @@ PARQUETS: dict[str, Hostile] = {
     "footer encrypted": _corrupt(lambda: _footer_said(100, magic=b"PARE", hold=200)),
     "groups 1,000 deep": _parquet("upload_corrupt", lambda: _nested(1000), by_worker=True),
     "groups 100,000 deep": _parquet("upload_corrupt", lambda: _nested(100_000), by_worker=True),
-    "lists 50 deep": _parquet("dataset_unreadable", lambda: _lists(50), by_worker=True),
+    "lists 50 deep": _parquet("upload_corrupt", lambda: _lists(50), by_worker=True),
     "pages damaged": _parquet(
         "upload_corrupt",
         lambda: (lambda whole: whole[:8] + b"\xff" * 200 + whole[208:])(_sound(compression="snappy")),

@@ -10,7 +10,6 @@ import stat
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 

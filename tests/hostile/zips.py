@@ -82,7 +82,9 @@ def _quoting() -> bytes:
     for number, name in enumerate(names):
         packed = len(body) - (number + 1) * step
         sizes = (0, packed, 2**20 + step * (len(names) - number))
-        entries += struct.pack("<4s6H3I5H2I", _DIRECTORY, 20, 20, 0, 8, 0, 33, *sizes, len(name), *[0] * 5, number * step)
+        entries += struct.pack(
+            "<4s6H3I5H2I", _DIRECTORY, 20, 20, 0, 8, 0, 33, *sizes, len(name), *[0] * 5, number * step
+        )
         entries += name
     return body + entries + _end(len(names), len(entries), len(body))
 
@@ -103,7 +105,9 @@ def _crowd(count: int, name: bytes = b"n") -> bytes:
     """``count`` times the same empty member."""
     local = struct.pack("<4s5H3I2H", b"PK\x03\x04", 20, 0, 0, 0, 33, 0, 0, 0, len(name), 0) + name
     entry = struct.pack("<4s6H3I5H2I", _DIRECTORY, 20, 20, 0, 0, 0, 33, 0, 0, 0, len(name), *[0] * 5, 0) + name
-    return local + entry * count + _zip64_end(count, count * len(entry), len(local)) + _end(0xFFFF, 2**32 - 1, 2**32 - 1)
+    return (
+        local + entry * count + _zip64_end(count, count * len(entry), len(local)) + _end(0xFFFF, 2**32 - 1, 2**32 - 1)
+    )
 
 
 def _zip64_end(count: int, length: int, offset: int) -> bytes:
