@@ -57,9 +57,10 @@ def _check_teacher(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pack_dataset(order: dict[str, Any]) -> dict[str, Any]:
-    from distill.data.readers import read, read_preset
+    from distill.data.readers import RawDataset, RawLandmarks, read, read_preset
 
     source = Path(order["source"])
+    raw: RawDataset | RawLandmarks
     if "preset" in order:
         raw = read_preset(source, name=order["preset"], sha256=order["sha256"])
     else:

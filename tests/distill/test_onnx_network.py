@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -256,3 +259,13 @@ def test_no_linear_head(nodes: list[Any], tmp_path: Path) -> None:
         OnnxNetwork(path)
     assert caught.value.code == "teacher_head_unsupported"
     assert "Export the network up to its last linear layer" in caught.value.hint
+
+
+def test_onnxruntime_keeps_no_files_and_reports_to_nobody(tmp_path: Path) -> None:
+    """Left alone, it notes an identity in the home folder as soon as it is imported."""
+    env = {**os.environ, "HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path.cwd())}
+    env.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run(
+        [sys.executable, "-B", "-c", "import distill.networks.onnx_network"], check=True, env=env, cwd=tmp_path
+    )
+    assert list(tmp_path.iterdir()) == []
