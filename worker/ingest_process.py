@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from distill.architectures import ONNX
 from distill.errors import DistillError, InputError
 from worker import cage, lifeline
 
@@ -46,6 +47,8 @@ def _go_first() -> None:
 
 
 def _check_teacher(order: dict[str, Any]) -> dict[str, Any]:
+    if order["architecture"] == ONNX:
+        _look_at_graph(Path(order["source"]))
     from distill.conversion import convert
     from distill.teacher_files import TeacherFile, check_teacher_file
 
@@ -54,6 +57,14 @@ def _check_teacher(order: dict[str, Any]) -> dict[str, Any]:
         convert(source, Path(order["target"]))
         source = Path(order["target"])
     return check_teacher_file(TeacherFile.of({**order, "path": source}))
+
+
+def _look_at_graph(path: Path) -> None:
+    """Refuse what an ONNX file may not hold; before PyTorch is loaded, which takes longer than to read it twice."""
+    with contextlib.suppress(ImportError):  # the check itself tells what is missing
+        from distill.onnx_graph import read_graph
+
+        read_graph(path)
 
 
 def _pack_dataset(order: dict[str, Any]) -> dict[str, Any]:

@@ -133,8 +133,8 @@ HEADERS: dict[str, Hostile] = {
 }
 """What the header alone tells."""
 
-WEIGHTS: dict[str, Hostile] = HEADERS | {
-    "empty file": _of("invalid_value", lambda: b""),  # is not even announced
+WEIGHTS: dict[str, Hostile] = {
+    **{name: hostile for name, hostile in HEADERS.items() if name != "empty file"},  # which cannot be announced
     "weights of another network": _of("state_dict_mismatch", lambda: save({"fc.weight": torch.zeros(4, 64)})),
     "NaN": _corrupt(lambda: _spoiled(float("nan")), by_worker=True),
     "infinity": _corrupt(lambda: _spoiled(float("inf")), by_worker=True),
