@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -35,6 +36,8 @@ class Settings(BaseSettings):
     """How often lost jobs and lost messages are looked for."""
     redispatch_seconds: float = 30.0
     """A queued job that nobody took for so long is rung for again."""
+    queue_timeout_seconds: float = 7 * 86400.0
+    """A job that has waited in the queue for so long, for a worker or for its inputs, fails."""
     max_crashes: int = 3
     """So many crashes without progress fail a job."""
     stop_grace_seconds: float = 30.0
@@ -45,7 +48,20 @@ class Settings(BaseSettings):
     max_body_bytes: int = 2**20
     """For every body but an upload's content."""
     allow_pickle: bool = False
-    """Whether files of `torch.save` are taken as teachers. A worker reads them in a cage; safetensors need none."""
+    """Whether files of `torch.save` are taken as teachers, and as what students start from. A worker reads them in a
+    cage; safetensors need none."""
+    remote_sources: Literal["https", "none"] = "https"
+    """Whether workers fetch data sets from public https URLs that a request names; `none`: no URL is taken."""
+    remote_allow_hosts: str = ""
+    """Hosts in one's own network that may be fetched from all the same: `files.internal, nas.lan:8443`."""
+    remote_buckets: str = ""
+    """Buckets that `s3://` URLs may name, with the credentials of the worker's environment; empty: none."""
+    remote_idle_seconds: float = 30.0
+    """A source that is silent for so long is asked anew."""
+    remote_max_seconds: float = 6 * 3600.0
+    """A fetch that takes longer has failed."""
+    s3_endpoint_url: str = ""
+    """Of a store that is not Amazon's, such as MinIO."""
     teacher_check_seconds: int = 300
     """Of the processor's time; a teacher whose check takes longer is refused."""
     dataset_check_seconds: int = 1800

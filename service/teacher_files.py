@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill import architectures
-from distill.architectures import Weights
+from distill.architectures import Unwrap, Weights
 from distill.errors import InputError
 from distill.pickled import SAVE_WEIGHTS
 from distill.tensorfile import read_header
@@ -35,8 +35,11 @@ class Found:
         return {"format": self.format, **self.weights.report()}
 
 
-def look(path: Path) -> Found:
+def look(path: Path, *, unwrap: Unwrap = architectures.unwrap) -> Found:
     """Find the weights in an upload, whatever its name.
+
+    Args:
+        unwrap: finds them among dictionaries and names.
 
     Raises:
         InputError: ``unsupported_format``, it is a pickle and LIMBECK_ALLOW_PICKLE is not set, or of the old format;
@@ -44,8 +47,8 @@ def look(path: Path) -> Found:
     """
     kind = kind_of(path)
     if kind == "other":
-        return Found(architectures.unwrap(read_header(path).shapes), "safetensors")
-    _check_allowed()
+        return Found(unwrap(read_header(path).shapes), "safetensors")
+    check_allowed()
     if kind == "pickle":
         raise InputError(
             "unsupported_format",
@@ -53,11 +56,11 @@ def look(path: Path) -> Found:
             hint="Load it with a current PyTorch and save it again. " + SAVE_WEIGHTS,
         )
     with TorchFile(path) as file:
-        return Found(architectures.unwrap(file.tree), _PICKLED)
+        return Found(unwrap(file.tree), _PICKLED)
 
 
-def is_pickled(report: dict[str, Any]) -> bool:
-    """Whether a teacher's upload has to be converted, by its report."""
+def is_pickled(report: Mapping[str, Any]) -> bool:
+    """Whether an upload has to be converted, by the report of a teacher or what a job keeps of its start."""
     return bool(report.get("file", {}).get("format") == _PICKLED)
 
 
@@ -68,10 +71,10 @@ def check_request(request: Mapping[str, Any]) -> None:
         InputError: ``unsupported_format``.
     """
     if request.get("pickled"):
-        _check_allowed()
+        check_allowed()
 
 
-def _check_allowed() -> None:
+def check_allowed() -> None:
     """Whether the operator lets pickles in.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The checker of uploads: a process of its own, with limits on memory and time, that reads untrusted files.
+"""The reader of uploads: a process of its own, with limits on memory and time, that checks and converts them.
 
 Standard input: one JSON line, the order. Standard output: one JSON line, ``{"report": ...}`` or ``{"error": ...}``.
 """
@@ -18,10 +18,11 @@ from distill.errors import DistillError, InputError
 from worker import cage, lifeline
 
 _MEMORY_BYTES = 8 * 2**30
+_CPU_SECONDS = 1800  # where the order tells no other limit
 
 
 def main() -> None:
-    """Check one input."""
+    """Do what one order says."""
     order = json.loads(sys.stdin.buffer.readline())
     try:
         if order.get("pickled"):
@@ -29,13 +30,14 @@ def main() -> None:
         _go_first()
         lifeline.watch(lambda: os._exit(1))
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-        seconds = order["cpu_seconds"]
+        seconds = order.get("cpu_seconds", _CPU_SECONDS)
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))  # the first ends it by SIGXCPU
-        answer = {"report": _check_teacher(order) if order["kind"] == "teacher" else _pack_dataset(order)}
+        answer = {"report": _DUTIES[order["kind"]](order)}
     except DistillError as error:
         answer = {"error": error.as_json()}
     except MemoryError:
-        refusal = InputError("unsafe_file", "Reading the file takes more memory than is allowed.", hint="Split it.")
+        message = f"Reading the file takes more than the {_MEMORY_BYTES:,} bytes of memory that are allowed."
+        refusal = InputError("unsafe_file", message, hint="Send fewer or smaller images, or a smaller network.")
         answer = {"error": refusal.as_json()}
     sys.stdout.write(json.dumps(answer) + "\n")
 
@@ -76,9 +78,21 @@ def _pack_dataset(order: dict[str, Any]) -> dict[str, Any]:
         raw = read_preset(source, name=order["preset"], sha256=order["sha256"])
     else:
         raw = read(source, format=order["format"])
-    from distill.data.packed import pack  # not above: PyTorch takes a second to load, and a refusal needs none of it
+    # Not above: PyTorch takes a second to load, and a refusal needs none of it.
+    from distill.data.overview import pack_and_describe
 
-    return pack(raw, Path(order["target"]))
+    return pack_and_describe(raw, Path(order["target"]))
+
+
+def _convert_start(order: dict[str, Any]) -> dict[str, Any]:
+    from distill import architectures
+    from distill.conversion import convert
+
+    convert(Path(order["source"]), Path(order["target"]), unwrap=architectures.unwrap_student)
+    return {}
+
+
+_DUTIES = {"teacher": _check_teacher, "dataset": _pack_dataset, "start": _convert_start}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The zoo without PyTorch: what networks there are, what they weigh and cost, and whether weights fit one."""
 
 from distill.architectures.blueprint import Blueprint, Family, ImageInput, LayeredBlueprint, Preprocessing
-from distill.architectures.layers import Layer, Shape
+from distill.architectures.layers import BITS, Layer, Shape
 from distill.architectures.matching import (
     NUM_REPORTED,
     StartFacts,
@@ -12,7 +12,7 @@ from distill.architectures.matching import (
 )
 from distill.architectures.onnx import ONNX
 from distill.architectures.options import PLAIN, Options, PlainOptions
-from distill.architectures.wrapping import Tree, Weights, unwrap
+from distill.architectures.wrapping import Tree, Unwrap, Weights, unwrap, unwrap_student
 from distill.architectures.zoo import (
     blueprint,
     catalog,
@@ -26,6 +26,7 @@ from distill.architectures.zoo import (
 )
 
 __all__ = [
+    "BITS",
     "NUM_REPORTED",
     "ONNX",
     "PLAIN",
@@ -41,6 +42,7 @@ __all__ = [
     "StartFacts",
     "TeacherFacts",
     "Tree",
+    "Unwrap",
     "Weights",
     "blueprint",
     "catalog",
@@ -55,4 +57,5 @@ __all__ = [
     "parameters",
     "state_shapes",
     "unwrap",
+    "unwrap_student",
 ]

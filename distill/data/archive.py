@@ -26,8 +26,8 @@ _MAX_DIRECTORY_BYTES = 64 * 2**20
 _ENTRY, _ENTRY_BYTES = b"PK\x01\x02", 46  # how an entry of the directory begins, and what it takes at least
 CHUNK_BYTES = 2**20
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
-
-_FEWER = "Split it into several data sets, or send fewer files."
+_CUT_SHORT = "It is cut short or damaged; compare its size with the original's and upload it again."
+_FEWER = "Pack fewer files: Parquet, WebDataset and NPZ hold many images in one."
 
 ACCEPTED = (
     "Send an .npz with x_train, y_train, x_test and y_test, or a zip, tar or tar.gz of the four IDX files of MNIST or "
@@ -140,7 +140,7 @@ def _open(file: _GuardedFile) -> zipfile.ZipFile:
         raise InputError(
             "upload_corrupt",
             f"the archive cannot be opened: {error}",
-            hint="It is cut short or damaged; compare its size with the original's and upload it again.",
+            hint=_CUT_SHORT,
         ) from error
     file.armed = False
     return opened
@@ -156,8 +156,7 @@ def _checked(members: list[zipfile.ZipInfo], archive_bytes: int) -> dict[str, zi
         if name in files:
             refuse(f"{shown(name)} is in the archive twice")
         if info.header_offset < 0 or info.header_offset + info.compress_size > archive_bytes:
-            message = f"{shown(name)} lies outside of the archive"
-            raise InputError("upload_corrupt", message, hint="Make the archive again, and send it whole.")
+            raise InputError("upload_corrupt", f"{shown(name)} lies outside of the archive", hint=_CUT_SHORT)
         files[name] = info
     _check_total(files, archive_bytes)
     return files

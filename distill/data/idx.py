@@ -50,7 +50,7 @@ def _split(source: Source, layout: IdxLayout, pair: tuple[IdxFile, IdxFile]) -> 
             raise InputError(
                 "dataset_unreadable",
                 f"{shown(pair[1].member)} holds a label 0; EMNIST's letters start at 1",
-                hint="Take the files of EMNIST letters as they are published.",
+                hint="Send EMNIST's own files, or name them otherwise: labels of other files start at 0.",
             )
         labels = labels - 1
     return Split(images=images[:, None], labels=labels.astype(np.int64))
@@ -76,6 +76,6 @@ def _values(source: Source, file: IdxFile) -> Images:
             raise InputError(
                 "dataset_unreadable",
                 f"{shown(file.member)} goes on after the {len(values):,} values its header promises",
-                hint="Write the file again: its header must count all of its values.",
+                hint="Write the file again, with a header that counts all of its items.",
             )
     return values.reshape(file.shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,11 @@ Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
 HELD_OUT = 0.1
-_TRAIN = "Add images for training, or call one of the splits train."
-_TEST = "Add images to test, or leave that split out: a tenth of train is then held out."
-_NUMBERS = "Number the classes 0, 1, 2, ... without gaps."
+_NO_TRAIN = "Give images for training, of two classes or more."
+_NO_TEST = "Give images for testing, or leave the test split out: a tenth of train is held out then."
+_NUMBER_THEM = (
+    "Number the classes 0, 1, 2, ... without gaps, each with train images: np.unique(y, return_inverse=True)[1] does."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +48,15 @@ class RawDataset:
     classes: list[str]
     skipped: list[dict[str, str]] = field(default_factory=list)
     """Files left out, with ``path`` and ``reason``."""
-    ignored: int = 0
-    """Files that systems leave behind, such as .DS_Store."""
+    ignored: dict[str, int] = field(default_factory=dict)
+    """Files that systems leave behind: how many, by kind, such as .DS_Store."""
     notes: list[str] = field(default_factory=list)
     """What was decided on the user's behalf, one sentence each: how the split was made, what was resized."""
     mean: list[float] | None = None
     """Per channel, of values in 0..1, where they are known; else computed from train."""
     std: list[float] | None = None
+    originals: dict[str, Any] = field(default_factory=dict)
+    """Of images that were files: what :attr:`distill.data.decoding.ImageReader.originals` says of them."""
 
 
 def assemble(
@@ -63,8 +67,9 @@ def assemble(
     seed: int,
     unlabeled: Images | None = None,
     skipped: list[dict[str, str]] | None = None,
-    ignored: int = 0,
+    ignored: dict[str, int] | None = None,
     notes: list[str] | None = None,
+    originals: dict[str, Any] | None = None,
 ) -> RawDataset:
     """Check the labels, hold out a test split where there is none, name the classes, append what has no label.
 
@@ -74,7 +79,7 @@ def assemble(
         classes: names in the order of the labels; None: the numbers.
         seed: of the held-out split.
         unlabeled: images for training without a label, of the others' size.
-        skipped: as in RawDataset; ``ignored`` and ``notes`` too.
+        skipped: as in RawDataset; ``ignored``, ``notes`` and ``originals`` too.
 
     Raises:
         InputError: ``dataset_empty``, ``dataset_unreadable`` for labels out of range,
@@ -94,8 +99,9 @@ def assemble(
         test_labels=test.labels,
         classes=names,
         skipped=skipped or [],
-        ignored=ignored,
+        ignored=ignored or {},
         notes=said,
+        originals=originals or {},
     )
 
 
@@ -126,7 +132,7 @@ def _without_labels(
     images: Images | None, test: Split | None, seed: int, said: list[str]
 ) -> tuple[Split, Split, list[str]]:
     if images is None or len(images) == 0:
-        raise InputError("dataset_empty", "there are no train images", hint=_TRAIN)
+        raise InputError("dataset_empty", "there are no train images", hint=_NO_TRAIN)
     if test is None and len(images) == 1:
         raise InputError("dataset_empty", "a single image leaves none to test with", hint="Give two or more images.")
     train = Split(images=images, labels=_no_labels(len(images)))
@@ -138,7 +144,7 @@ def _without_labels(
             f"with seed {seed}."
         )
     if len(test.labels) == 0:
-        raise InputError("dataset_empty", "there are no test images", hint=_TEST)
+        raise InputError("dataset_empty", "there are no test images", hint=_NO_TEST)
     return train, replace(test, labels=_no_labels(len(test.labels))), []
 
 
@@ -181,18 +187,16 @@ def hold_out(split: Split, *, seed: int) -> tuple[Split, Split]:
 
 def _check_labels(labels: Labels, classes: list[str] | None) -> None:
     if len(labels) == 0:
-        raise InputError("dataset_empty", "there are no train images", hint=_TRAIN)
+        raise InputError("dataset_empty", "there are no train images", hint=_NO_TRAIN)
     present = np.unique(labels)
     if present[0] < 0:
-        raise InputError("dataset_unreadable", f"there is a train label {present[0]}; labels start at 0", hint=_NUMBERS)
+        message = f"there is a train label {present[0]}; labels start at 0"
+        raise InputError("dataset_unreadable", message, hint=_NUMBER_THEM)
     if classes is not None:
         _check_names(classes)
         if present[-1] >= len(classes):
-            raise InputError(
-                "dataset_unreadable",
-                f"there is a train label {present[-1]}, and only {len(classes)} classes",
-                hint="Name every class.",
-            )
+            message = f"there is a train label {present[-1]}, and only {len(classes)} classes"
+            raise InputError("dataset_unreadable", message, hint="Name every class, in the order of the labels.")
     _check_gaps(present, classes)
     if len(present) < 2:
         raise InputError("dataset_empty", "there is only one class in train", hint="Give two or more classes.")
@@ -209,8 +213,7 @@ def _check_gaps(present: Labels, classes: list[str] | None) -> None:
         "dataset_class_mismatch",
         f"{len(present)} classes have train images, labels {present[0]} to {present[-1]}; "
         f"there are none for {first}{more}",
-        hint="Number the classes 0, 1, 2, ... without gaps, each with train images: "
-        "np.unique(y, return_inverse=True)[1] does.",
+        hint=_NUMBER_THEM,
     )
 
 
@@ -224,10 +227,11 @@ def _check_names(classes: list[str]) -> None:
 
 def _check_test_labels(labels: Labels, num_classes: int) -> None:
     if len(labels) == 0:
-        raise InputError("dataset_empty", "there are no test images", hint=_TEST)
+        raise InputError("dataset_empty", "there are no test images", hint=_NO_TEST)
     present = np.unique(labels)
     if present[0] < 0:
-        raise InputError("dataset_unreadable", f"there is a test label {present[0]}; labels start at 0", hint=_NUMBERS)
+        message = f"there is a test label {present[0]}; labels start at 0"
+        raise InputError("dataset_unreadable", message, hint=_NUMBER_THEM)
     if present[-1] >= num_classes:
         raise InputError(
             "dataset_class_mismatch",

@@ -42,8 +42,8 @@ class RawLandmarks:
     markup: Markup
     skipped: list[dict[str, str]] = field(default_factory=list)
     """Faces and files left out, with ``path`` and ``reason``."""
-    ignored: int = 0
-    """Files that systems leave behind, such as .DS_Store."""
+    ignored: dict[str, int] = field(default_factory=dict)
+    """Files that systems leave behind: how many, by kind, such as .DS_Store."""
     notes: list[str] = field(default_factory=list)
     """What was decided on the user's behalf, one sentence each."""
 
@@ -55,7 +55,7 @@ def assemble_landmarks(
     markup: Markup,
     seed: int,
     skipped: list[dict[str, str]] | None = None,
-    ignored: int = 0,
+    ignored: dict[str, int] | None = None,
     notes: list[str] | None = None,
 ) -> RawLandmarks:
     """Hold out a test split where there is none, and say so.
@@ -73,8 +73,9 @@ def assemble_landmarks(
         )
     for split, name in ((train, "train"), (test, "test")):
         if len(split.images) == 0:
-            hint = "Add images with all of their points."
-            raise InputError("dataset_empty", f"there is no sound face in {name}", hint=hint)
+            message = f"there is no sound face in {name}"
+            hint = "Send photographs whose points lie on a face; `skipped` of a data set tells why faces are left out."
+            raise InputError("dataset_empty", message, hint=hint)
     if markup.flip_pairs is None:
         said.append("Which points change places in a mirror is not known, so that images cannot be flipped.")
     return RawLandmarks(
@@ -84,7 +85,7 @@ def assemble_landmarks(
         test_points=test.points,
         markup=markup,
         skipped=skipped or [],
-        ignored=ignored,
+        ignored=ignored or {},
         notes=said,
     )
 
