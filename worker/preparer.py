@@ -12,6 +12,7 @@ from service import inputs, jobs, teacher_files
 from service.errors import Fenced
 from service.inputs import Preparation
 from service.logs import logger
+from service.settings import settings
 from worker.children import Child, bare_environment
 from worker.holding import folder_of, renewed
 
