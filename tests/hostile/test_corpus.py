@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LIMIT = 2.0
-"""Seconds to a code. At a load of 7 on two cores the API's slowest took 1.5, the worker's 0.5 to 6, of which most is the
+"""Seconds to a code. At a load of 7 on two cores the API took 1.5 at most, the worker 0.5 to 6, of which most is the
 start of a process, and of PyTorch for teachers and sound data."""
 SLOW = 10.0
 """How much longer it may take on a machine that does much else."""
