@@ -25,6 +25,7 @@ MAX_HEADER_BYTES = 8 * 2**20
 MAX_TENSORS = 20_000
 MAX_RANK = 8
 MAX_NUMBERS = 2**48
+_MAX_PARTS = 500_000  # of JSON in a header: 20,000 tensors need fewer, and each takes up to a hundred bytes of memory
 ITEM_BYTES = {
     "F64": 8,
     "F32": 4,
@@ -153,6 +154,8 @@ def _parse(raw: bytes) -> dict[str, Any]:
             _refuse("unsafe_file", "the header names a tensor twice", "Write it with the safetensors library.")
         return found
 
+    if sum(map(raw.count, (b",", b"[", b"{"))) > _MAX_PARTS:
+        _refuse("unsafe_file", f"the header has more than {_MAX_PARTS:,} parts", "A network needs fewer.")
     try:
         header = json.loads(raw.decode(), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:

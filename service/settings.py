@@ -69,6 +69,10 @@ class Settings(BaseSettings):
     """Up to which share images that cannot be read are left out of a data set, where its request does not say."""
     ingest_memory_bytes: int = Field(default=8 * 2**30, ge=2**29)
     """What the process that checks an upload may take of memory; files that it maps do not count."""
+    teacher_check_seconds: int = 300
+    """Of the processor's time; a teacher whose check takes longer is refused."""
+    dataset_check_seconds: int = 1800
+    """The same of reading a data set."""
     device: str = "auto"
     """Where trainers run: auto, cpu, cuda or mps."""
     trainer_threads: int = 0

@@ -5,6 +5,7 @@ Standard input: one JSON line, the order. Standard output: one JSON line, ``{"re
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -13,11 +14,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from distill.architectures import ONNX
 from distill.errors import DistillError, InputError
 from worker import cage, lifeline
 
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-_CPU_SECONDS = 1800
+_CPU_SECONDS = 1800  # where the order tells no other limit
 _FREE_ROOM = "Free room there, and make the data set again."
 
 
@@ -27,9 +29,11 @@ def main() -> None:
     try:
         if order.get("pickled"):
             cage.lock()  # before there are other threads, which it would not hold
+        _go_first()
         lifeline.watch(lambda: os._exit(1))
         _limit_memory(order["memory_bytes"], of_mappings=order["kind"] != "dataset")
-        resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
+        seconds = order.get("cpu_seconds", _CPU_SECONDS)
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))  # the first ends it by SIGXCPU
         answer = {"report": _DUTIES[order["kind"]](order)}
     except DistillError as error:
         answer = {"error": error.as_json()}
@@ -59,7 +63,15 @@ def _limit_memory(num_bytes: int, *, of_mappings: bool) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (num_bytes, num_bytes))
 
 
+def _go_first() -> None:
+    """Should the machine run out of memory, this process is to end and no other."""
+    with contextlib.suppress(OSError):  # where there is no Linux
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
 def _check_teacher(order: dict[str, Any]) -> dict[str, Any]:
+    if order["architecture"] == ONNX:
+        _look_at_graph(Path(order["source"]))
     from distill.conversion import convert
     from distill.teacher_files import TeacherFile, check_teacher_file
 
@@ -70,17 +82,28 @@ def _check_teacher(order: dict[str, Any]) -> dict[str, Any]:
     return check_teacher_file(TeacherFile.of({**order, "path": source}))
 
 
+def _look_at_graph(path: Path) -> None:
+    """Refuse what an ONNX file may not hold; before PyTorch is loaded, which takes longer than to read it twice."""
+    with contextlib.suppress(ImportError):  # the check itself tells what is missing
+        from distill.onnx_graph import read_graph
+
+        read_graph(path)
+
+
 def _pack_dataset(order: dict[str, Any]) -> dict[str, Any]:
-    from distill.data.overview import pack_and_describe
     from distill.data.readers import RawDataset, RawLandmarks, read, read_preset
 
     source, target, share = Path(order["source"]), Path(order["target"]), order["max_broken_share"]
+    raw: RawDataset | RawLandmarks
     if "preset" in order:
-        raw: RawDataset | RawLandmarks = read_preset(
+        raw = read_preset(
             source, name=order["preset"], sha256=order["sha256"], max_broken_share=share, folder=target.parent
         )
     else:
         raw = read(source, format=order["format"], max_broken_share=share, folder=target.parent)
+    # Not above: PyTorch takes a second to load, and a refusal needs none of it.
+    from distill.data.overview import pack_and_describe
+
     return pack_and_describe(raw, target)
 
 

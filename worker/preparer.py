@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import signal
 import threading
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from service import inputs, jobs, teacher_files
 from service.errors import Fenced
 from service.inputs import Preparation
 from service.logs import logger
+from service.settings import settings
 from worker.children import Child, bare_environment
 from worker.holding import folder_of, renewed
 
@@ -41,7 +43,9 @@ def _prepare(preparation: Preparation, folder: Path, stopping: threading.Event, 
         return
     packed = folder / "prepared.safetensors"
     source = str(Path(preparation.request["source"]).resolve())
-    order = {**preparation.request, "source": source, "target": str(packed.resolve())}
+    limits = {"teacher": settings().teacher_check_seconds, "dataset": settings().dataset_check_seconds}
+    seconds = limits[preparation.request["kind"]]
+    order = {**preparation.request, "source": source, "target": str(packed.resolve()), "cpu_seconds": seconds}
     child = Child("worker.ingest_process", order=order, cwd=folder, env=bare_environment(folder))
     answer = None
     while True:
@@ -62,7 +66,10 @@ def _prepare(preparation: Preparation, folder: Path, stopping: threading.Event, 
             break
         answer = message
     code = child.wait()
-    if answer is None and preparation.tries < _MAX_ATTEMPTS:
+    if answer is None and code == -signal.SIGXCPU:  # it would take as long again
+        message_text = f"Checking it takes more than {seconds:,} seconds of the processor's time."
+        inputs.failed(preparation, InputError("unsafe_file", message_text, hint="Send a smaller one."))
+    elif answer is None and preparation.tries < _MAX_ATTEMPTS:
         log.warning("the checker died; it is tried again", input=preparation.id, code=code, log=child.log_excerpt())
         inputs.release(preparation)
     elif answer is None:

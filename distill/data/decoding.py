@@ -24,6 +24,8 @@ from distill.errors import InputError
 MAX_PIXELS = 50_000_000
 MAX_DECODED_BYTES = 32 * 2**30
 _COPIES = 2  # of the pixels: those put aside, and the packed form
+_MAX_SCANS = 100
+_SCAN = b"\xff\xda"  # begins each scan of a JPEG, and stands nowhere within one
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 _ORIENTATION = 0x0112
 
@@ -63,9 +65,13 @@ class ImageReader:
         try:
             if (size := self.source.files[member].file_size) > MAX_IMAGE_BYTES:
                 raise ValueError(f"{size:,} bytes; the limit is {MAX_IMAGE_BYTES:,}")
-            with Image.open(io.BytesIO(self.source.read(member)), formats=_FORMATS) as image:
+            data = self.source.read(member)
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ValueError(f"{image.width * image.height:,} pixels; the limit is {MAX_PIXELS:,}")
+                if image.format in ("JPEG", "MPO") and (scans := data.count(_SCAN)) > _MAX_SCANS:
+                    # Each may be a few bytes, and goes through all pixels again.
+                    raise ValueError(f"{scans:,} scans; the limit is {_MAX_SCANS}")
                 self.seen[member] = (image.width, image.height, image.mode)
                 return act(image)
         except MemoryError:
