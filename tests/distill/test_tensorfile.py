@@ -75,7 +75,7 @@ def test_header_of_a_file_of_the_library_in_every_type(path: Path) -> None:
 
 def test_a_file_without_metadata_or_without_tensors_is_sound(path: Path) -> None:
     save_file({}, path)
-    assert read_header(path) == tensorfile.Header(shapes={}, dtypes={}, metadata={})
+    assert read_header(path) == tensorfile.Header(shapes={}, dtypes={}, places={}, metadata={})
 
 
 def test_no_length_of_a_sound_header_is_taken_for_a_pickle(path: Path) -> None:
