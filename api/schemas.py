@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from distill.method_specs import Spec
-from distill.spec import DatasetFormat, NetworkOptions
+from distill.spec import DatasetFormat, TeacherTraits
 from models import Dataset, Teacher, Upload
 from service import presets
 from service.presets import PresetState
@@ -108,13 +108,16 @@ class UploadSchema(Schema):
 # ---------------------------------------------------------------- inputs
 
 
-class TeacherRequest(Spec):
+class TeacherRequest(TeacherTraits):
     """Registers uploaded weights."""
 
     upload_id: str
     architecture: str
     """A name from GET /networks, or `onnx`: the file itself says what it is."""
-    options: NetworkOptions = NetworkOptions()
+
+    @property
+    def traits(self) -> TeacherTraits:
+        return TeacherTraits(options=self.options, classes=self.classes, preprocessing=self.preprocessing)
 
 
 class DatasetRequest(Spec):
@@ -159,6 +162,10 @@ class TeacherSchema(InputSchema):
     num_classes: int | None
     """None, as the channels, until the file has been looked into, where its header does not tell."""
     in_channels: int | None
+    classes: list[str] | None
+    """Names in the order of the outputs; None where neither the request nor the file gives them."""
+    preprocessing: dict[str, Any]
+    """As it was given; `report.normalisation` is what the file says."""
 
     @classmethod
     def of(cls, row: Teacher) -> TeacherSchema:
@@ -168,6 +175,8 @@ class TeacherSchema(InputSchema):
             options=row.options,
             num_classes=row.num_classes or None,
             in_channels=row.in_channels or None,
+            classes=row.classes,
+            preprocessing=row.preprocessing,
         )
 
 

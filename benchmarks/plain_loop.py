@@ -18,7 +18,7 @@ from distill.registry import build_network
 from distill.spec import NetworkOptions
 from distill.taps import Tap, linear_head
 from distill.teachers import freeze
-from distill.viewing import normaliser
+from distill.viewing import ImagePreparation
 
 RATE, DECAY, SEED = 0.01, 5e-4, 0
 
@@ -53,7 +53,7 @@ class Task:
         """A teacher of random weights whose batch norms have seen the data, so that its features are of usual size."""
         network = self.network(self.teacher)
         images = torch.from_numpy(self.images_NCHW[:256])
-        prepare = normaliser(torch.tensor(self.mean), torch.tensor(self.std))
+        prepare = ImagePreparation(mean_C=torch.tensor(self.mean), std_C=torch.tensor(self.std))
         with torch.no_grad():
             for _ in range(20):
                 network(prepare(images))

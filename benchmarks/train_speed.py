@@ -43,7 +43,7 @@ from distill.runs import Material, Run, draw_views
 from distill.spec import NetworkOptions, TrainingSpec
 from distill.taps import Tap, linear_head
 from distill.teachers import Teacher, feature_bank
-from distill.viewing import normaliser
+from distill.viewing import ImagePreparation
 
 SHIPPED = Path(__file__).resolve().parent.parent / "examples" / "fashion-mnist" / "fashion-mnist-5k.npz"
 
@@ -63,7 +63,9 @@ def material(task: Task) -> Material:
         schedule="constant",
         seed=SEED,
     )
-    prepare = normaliser(torch.tensor(task.mean, device=device), torch.tensor(task.std, device=device))
+    prepare = ImagePreparation(
+        mean_C=torch.tensor(task.mean, device=device), std_C=torch.tensor(task.std, device=device)
+    )
     network = task.frozen_teacher()
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = torch.from_numpy(task.images_NCHW)

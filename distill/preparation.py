@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +11,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from distill import events
+from distill import events, preflight
 from distill.anatomy import LAST
 from distill.batch import POOLED
 from distill.data.augment import Augmentation, AugmentationName
 from distill.data.packed import PackedDataset
 from distill.errors import InputError
-from distill.evaluation import Answers, answers
+from distill.evaluation import Answers
 from distill.method_specs import CEMethod, ExtraMethod, KDMethod, KDSettings, SRRLMethod
 from distill.pairs import Sizes, sizes_of
 from distill.plan import BANK_BYTES
@@ -28,7 +29,7 @@ from distill.taps import anatomy_of, prove_resumable
 from distill.tasks import Classification, Landmarks, Task
 from distill.teacher_files import TeacherFile, load_teacher, prove_teacher, teacher_input
 from distill.teachers import Teacher, feature_bank
-from distill.viewing import input_shape, normaliser, other_size, seen_shape
+from distill.viewing import ImagePreparation, input_shape, other_size, seen_shape
 
 _PROBE_IMAGES = 64
 
@@ -48,15 +49,17 @@ def prepare(
     place = choose_device(device)
     data = PackedDataset.load(dataset_path)
     precision = choose_precision(spec.training.precision, place)
-    master = load_teacher(teacher, data, device=place, precision=precision)
+    loaded = load_teacher(teacher, data, device=place, precision=precision)
+    master = loaded.teacher
     probe = data.test_images[:_PROBE_IMAGES].to(place)
     prove_teacher(master, probe)
-    found = _ask(master, data.test_images, place)
+    began = time.monotonic()
+    found = preflight.ask(master, data.test_images, place)
+    seconds_per_image = (time.monotonic() - began) / len(data.test_images)
     task = _task(spec, data, found)
     student_shape = input_shape(spec.student.name, options=spec.student.options, data=data)
-    said = task.check()
+    yield from preflight.check(loaded, task, data, device=place, seconds_per_image=seconds_per_image)
     yield events.Metric(step=0, epoch=0, values={f"teacher/val/{task.headline}": task.score(found)})
-    yield events.Log(level="info", message=said)
     prepared = Prepared(
         material=_material(spec, data, master, place, image_size=student_shape[1:]),
         teacher=master,
@@ -180,14 +183,6 @@ def _prove_stages(spec: DistillSpec, prepared: Prepared, images_BCHW: Tensor) ->
             prove_resumable(prepared.teacher.tap, names=names, images_BCHW=prepared.teacher.prepare(images_BCHW))
 
 
-def _ask(teacher: Teacher, images_NCHW: Tensor, device: torch.device) -> Answers:
-    def look(images: Tensor) -> tuple[Tensor, Tensor]:
-        seen = teacher.features(images)
-        return seen.logits_BK, seen.pooled_BC
-
-    return answers(look, images_NCHW, device=device)
-
-
 def _nonnegative(teacher: Teacher, images_BCHW: Tensor, found: Answers) -> frozenset[str]:
     """The features that are never below zero: the pooled one on all evaluation images, the maps on a few."""
     names = teacher.tap.anatomy.maps
@@ -226,7 +221,9 @@ def _material(
         views_NV=None if views is None else views.to(device),
         bank=None,
         teacher=teacher,
-        prepare=normaliser(data.mean_C.to(device), data.std_C.to(device), size=other_size(image_size, than=data)),
+        prepare=ImagePreparation(
+            mean_C=data.mean_C.to(device), std_C=data.std_C.to(device), size=other_size(image_size, than=data)
+        ),
         flip_pairs=None if data.markup is None else data.markup.flip_pairs,
     )
 

@@ -9,9 +9,13 @@ from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_v
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from distill import recipes
+from distill.class_names import MAX_CLASS_NAME
 from distill.errors import InputError
 from distill.method_specs import Auto, MethodSpec, Spec, SRRLMethod
 
+Finite = Annotated[float, Field(ge=-1e6, le=1e6)]
+Positive = Annotated[float, Field(ge=1e-6, le=1e6)]
+ClassName = Annotated[str, Field(min_length=1, max_length=MAX_CLASS_NAME)]
 PointIndex = Annotated[int, Field(ge=0, le=10_000)]
 DatasetFormat = Literal[
     "auto", "npz", "idx", "cifar", "imagefolder", "manifest", "webdataset", "parquet", "wflw", "300w"
@@ -29,13 +33,53 @@ class NetworkOptions(Spec):
     has it already, nor for the shufflenets, whose stem is 1x1."""
 
 
-class TeacherRef(Spec):
+class TeacherPreprocessing(Spec):
+    """What is done to images before a teacher sees them: values to 0..1, channels in order, then (x - mean) / std."""
+
+    mean: list[Finite] | None = Field(default=None, min_length=1, max_length=16)
+    """Per channel, of values in 0..1 and in the order in which the teacher takes them; left out with std: what the
+    file says, else what its architecture is published with, else the data set's own."""
+    std: list[Positive] | None = Field(default=None, min_length=1, max_length=16)
+    """1/255 with a mean in 255ths is for a teacher of values in 0..255."""
+    channels: Literal["rgb", "bgr"] = "rgb"
+    """bgr: as OpenCV reads images."""
+
+    @model_validator(mode="after")
+    def _both(self) -> TeacherPreprocessing:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("give mean and std together")
+        if self.mean is not None and self.std is not None and len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} channels, std {len(self.std)}")
+        return self
+
+
+class TeacherTraits(Spec):
+    """What a file of weights does not always say of itself."""
+
+    options: NetworkOptions = NetworkOptions()
+    classes: list[ClassName] | None = Field(default=None, min_length=2, max_length=100_000)
+    """Names of the classes in the order of the teacher's outputs: its answers are then put into the data set's order.
+    Left out: what the file says, else the data set's own order."""
+    preprocessing: TeacherPreprocessing = TeacherPreprocessing()
+
+    @field_validator("classes")
+    @classmethod
+    def _each_once(cls, classes: list[str] | None) -> list[str] | None:
+        if classes is not None and len(set(classes)) != len(classes):
+            raise ValueError("two classes have the same name")
+        return classes
+
+
+class TeacherRef(TeacherTraits):
     """A teacher by id, or given inline by its upload."""
 
     id: str | None = None
     upload_id: str | None = None
     architecture: str | None = None
-    options: NetworkOptions = NetworkOptions()
+
+    @property
+    def traits(self) -> TeacherTraits:
+        return TeacherTraits(options=self.options, classes=self.classes, preprocessing=self.preprocessing)
 
     @model_validator(mode="after")
     def _one_way(self) -> TeacherRef:
@@ -43,6 +87,10 @@ class TeacherRef(Spec):
             raise ValueError("give either id, or upload_id with architecture")
         if self.upload_id is not None and self.architecture is None:
             raise ValueError("upload_id needs an architecture")
+        if self.id is not None and self.traits != TeacherTraits():
+            raise ValueError(
+                "options, classes and preprocessing belong to an upload_id: a teacher with an id has its own"
+            )
         return self
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol, Self
 
 from torch import Tensor
 
@@ -49,6 +49,10 @@ class Task(Protocol):
 
     def score(self, given: Answers) -> float:
         """The headline of these answers."""
+        ...
+
+    def part(self, indices_N: Tensor, teacher: Answers) -> Self:
+        """The same task on some of the images, with what the teacher answers to these."""
         ...
 
     def check(self) -> str:
@@ -103,6 +107,9 @@ class Classification:
     def score(self, given: Answers) -> float:
         truth_N = self.labels_N if self.is_labelled else self.teacher.logits_NK.argmax(dim=1)
         return evaluation.top_k(given.logits_NK, truth_N)
+
+    def part(self, indices_N: Tensor, teacher: Answers) -> Self:
+        return replace(self, labels_N=self.labels_N[indices_N], teacher=teacher)
 
     def check(self) -> str:
         if not self.is_labelled:
@@ -171,6 +178,9 @@ class Landmarks:
 
     def score(self, given: Answers) -> float:
         return float(self._errors(as_points(given.logits_NK)).mean())
+
+    def part(self, indices_N: Tensor, teacher: Answers) -> Self:
+        return replace(self, points_NLD=self.points_NLD[indices_N], teacher=teacher)
 
     def check(self) -> str:
         self._check_lengths()

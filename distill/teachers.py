@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +110,8 @@ def check_above_chance(logits_NK: Tensor, labels_N: Tensor) -> float:
     Chance is one in K; three standard deviations above it is the least that counts as knowing.
 
     Raises:
-        RunError: ``teacher_below_chance``, with the likeliest cause.
+        RunError: ``teacher_below_chance``; its details have ``top1``, ``chance``, ``renamed`` (with the classes in the
+            best other order), and ``order`` (the class that each output seems to be) where that is the cause.
     """
     count, classes = logits_NK.shape
     guesses = logits_NK.argmax(dim=1)
@@ -117,21 +119,23 @@ def check_above_chance(logits_NK: Tensor, labels_N: Tensor) -> float:
     chance = 1.0 / classes
     if accuracy > chance + 3.0 * math.sqrt(chance * (1.0 - chance) / count):
         return accuracy
-    renamed = _accuracy_renamed(guesses, labels_N, classes=classes)
+    renamed, order = _renamed(guesses, labels_N, classes=classes)
+    details: dict[str, Any] = {"top1": accuracy, "chance": chance, "renamed": renamed}
+    hint = "Check the normalisation (mean and std of its training), the colour order, and the weights."
+    if renamed > max(0.3, min(2 * chance, (1 + chance) / 2)):  # of two classes, halfway to all
+        hint = f"With its classes renamed it would be right on {renamed:.1%}: the label order differs."
+        details["order"] = order if len(set(order)) == classes else None
     raise RunError(
         "teacher_below_chance",
         f"The teacher is right on {accuracy:.1%} of {count} labelled images; guessing gives {chance:.1%}.",
-        hint=(
-            f"With its classes renamed it would be right on {renamed:.1%}: the label order differs."
-            if renamed > max(0.3, min(2 * chance, (1 + chance) / 2))  # of two classes, halfway to all
-            else "Check the normalisation (mean and std of its training), the colour order, and the weights."
-        ),
+        hint=hint,
         param="/teacher",
+        details=details,
     )
 
 
-def _accuracy_renamed(guesses_N: Tensor, labels_N: Tensor, *, classes: int) -> float:
-    """Accuracy on one half of the images after the renaming of guesses that suits the other half best.
+def _renamed(guesses_N: Tensor, labels_N: Tensor, *, classes: int) -> tuple[float, list[int]]:
+    """Accuracy on one half of the images after the renaming of guesses that suits the other half best, and that one.
 
     Judged on other images than chosen by: with few images a class, some renaming suits any guesses.
     """
@@ -139,4 +143,5 @@ def _accuracy_renamed(guesses_N: Tensor, labels_N: Tensor, *, classes: int) -> f
     chosen_by, judged_on = order.tensor_split(2)
     confusion = torch.bincount(guesses_N[chosen_by] * classes + labels_N[chosen_by], minlength=classes * classes)
     renaming = confusion.view(classes, classes).argmax(dim=1)
-    return float((renaming[guesses_N[judged_on]] == labels_N[judged_on]).float().mean())
+    accuracy = float((renaming[guesses_N[judged_on]] == labels_N[judged_on]).float().mean())
+    return accuracy, renaming.tolist()

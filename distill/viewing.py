@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -31,13 +32,25 @@ def other_size(size: tuple[int, int], *, than: PackedDataset) -> tuple[int, int]
     return size if size != than.image_size else None
 
 
-def normaliser(mean_C: Tensor, std_C: Tensor, *, size: tuple[int, int] | None = None) -> Callable[[Tensor], Tensor]:
-    """Uint8 images (B, C, H, W) to normalised float ones, channels last; scaled to ``size``, (height, width)."""
+@dataclass(frozen=True, kw_only=True)
+class ImagePreparation:
+    """Uint8 images (B, C, H, W) to normalised float ones, channels last.
 
-    def prepare_images(images_BCHW: Tensor) -> Tensor:
-        normalised = normalize(images_BCHW, mean_C, std_C)
-        if size is None:
+    Attributes:
+        mean_C: per channel of what the network takes, of values in 0..1; on the images' device.
+        std_C: the same, above zero.
+        size: (height, width) to which images are scaled; None leaves them as they are.
+        channels: ``bgr`` turns their order around first.
+    """
+
+    mean_C: Tensor
+    std_C: Tensor
+    size: tuple[int, int] | None = None
+    channels: Literal["rgb", "bgr"] = "rgb"
+
+    def __call__(self, images_BCHW: Tensor) -> Tensor:
+        ordered = images_BCHW.flip(1) if self.channels == "bgr" else images_BCHW
+        normalised = normalize(ordered, self.mean_C, self.std_C)
+        if self.size is None:
             return normalised
-        return F.interpolate(normalised, size=size, mode="bilinear", align_corners=False, antialias=True)
-
-    return prepare_images
+        return F.interpolate(normalised, size=self.size, mode="bilinear", align_corners=False, antialias=True)

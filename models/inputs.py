@@ -55,6 +55,10 @@ class Teacher(InputColumns, Table):
     num_classes: Mapped[int] = mapped_column()
     """0, as the channels, until a worker has looked into the file, where no header tells it before."""
     in_channels: Mapped[int] = mapped_column()
+    classes: Mapped[list[str] | None] = mapped_column(Json)
+    """Names in the order of the outputs, as the request or the file gives them."""
+    preprocessing: Mapped[dict[str, Any]] = mapped_column(Json, default=dict, server_default="{}")
+    """What the request says is done to images: a `distill.spec.TeacherPreprocessing`."""
 
 
 class Dataset(InputColumns, Table):

@@ -14,7 +14,8 @@ from distill import architectures
 from distill.architectures import ONNX, TeacherFacts
 from distill.data.inspect import inspect_dataset
 from distill.errors import DistillError, InputError
-from distill.spec import NetworkOptions
+from distill.spec import NetworkOptions, TeacherTraits
+from distill.traits import check_traits
 from models import TERMINAL, Dataset, InputStatus, Job, Teacher, Upload, db_now, utcnow
 from service import database, presets, teacher_files, uploads
 from service.artifacts import store
@@ -26,24 +27,26 @@ Input = Teacher | Dataset
 Kind = TypeVar("Kind", Teacher, Dataset)
 
 
-def create_teacher(upload_id: str, *, architecture: str, options: NetworkOptions) -> Teacher:
+def create_teacher(upload_id: str, *, architecture: str, traits: TeacherTraits) -> Teacher:
     """Register trained weights under their architecture; names and shapes are compared before anything is stored.
 
     Raises:
         Invalid: unknown architecture, an incomplete upload, another format, weights that do not fit.
     """
-    row = new_teacher(upload_id, architecture=architecture, options=options)
+    row = new_teacher(upload_id, architecture=architecture, traits=traits)
     with database.begin() as session:
         session.add(row)
     return row
 
 
-def new_teacher(upload_id: str, *, architecture: str, options: NetworkOptions, at: str = "") -> Teacher:
+def new_teacher(upload_id: str, *, architecture: str, traits: TeacherTraits, at: str = "") -> Teacher:
     """The checked row, not yet stored; ``at`` is the JSON pointer of the teacher in the request."""
     upload = uploads.completed(upload_id, purpose="teacher", at=at)
     key = uploads.source_key(upload)
     try:
-        facts, report = _outline(store().local_path(key), architecture, options, param=f"{at}/architecture")
+        facts, report = _outline(store().local_path(key), architecture, traits.options, param=f"{at}/architecture")
+        if facts is not None:
+            check_traits(traits, num_classes=facts.num_classes, in_channels=facts.in_channels, at=at)
     except InputError as error:
         error.param = error.param or f"{at}/upload_id"
         raise Invalid([error]) from error
@@ -55,7 +58,9 @@ def new_teacher(upload_id: str, *, architecture: str, options: NetworkOptions, a
         sha256=upload.sha256 or "",
         source_key=key,
         architecture=architecture,
-        options=options.model_dump(mode="json"),
+        options=traits.options.model_dump(mode="json"),
+        classes=traits.classes,
+        preprocessing=traits.preprocessing.model_dump(mode="json"),
         num_classes=facts.num_classes if facts else 0,
         in_channels=facts.in_channels if facts else 0,
         report=report,
@@ -202,6 +207,8 @@ def _request(row: Input) -> dict[str, Any]:
             "kind": "teacher",
             "architecture": row.architecture,
             "options": row.options,
+            "classes": row.classes,
+            "preprocessing": row.preprocessing,
             "num_classes": row.num_classes,
             "in_channels": row.in_channels,
             "pickled": teacher_files.is_pickled(row.report),
@@ -230,6 +237,7 @@ def ready(preparation: Preparation, *, report: dict[str, Any], packed: Path | No
         if isinstance(row, Teacher):
             row.num_classes = report.get("num_classes", row.num_classes)
             row.in_channels = report.get("in_channels", row.in_channels)
+            row.classes = report.get("classes", row.classes)
         row.key = key or row.source_key
         spent = _spent(session, row) if key is not None else None
     if spent is not None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 
 from sqlalchemy.orm import Session
 
-from distill import architectures, compatibility, plan
+from distill import architectures, compatibility, plan, traits
 from distill.architectures import ONNX
 from distill.errors import DistillError, InputError
 from distill.method_specs import SimKDSettings, settings_of
@@ -118,7 +118,7 @@ def _once(
 
 def _new_teacher(ref: TeacherRef) -> Teacher:
     architecture = ref.architecture or ""
-    row = inputs.new_teacher(ref.upload_id or "", architecture=architecture, options=ref.options, at="/teacher")
+    row = inputs.new_teacher(ref.upload_id or "", architecture=architecture, traits=ref.traits, at="/teacher")
     row.status = InputStatus.PROCESSING
     return row
 
@@ -295,6 +295,11 @@ def _head_errors(teacher: Teacher, data: DataFacts) -> Iterator[InputError]:
             hint="Use a teacher that was trained on these classes, or the data of its classes.",
             param="/teacher/id",
         )
+    else:
+        try:
+            traits.check_class_names(teacher.classes, data.classes)
+        except InputError as error:
+            yield error
 
 
 def _student_errors(spec: DistillSpec, data: DataFacts) -> Iterator[InputError]:

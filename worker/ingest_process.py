@@ -39,21 +39,13 @@ def main() -> None:
 
 def _check_teacher(order: dict[str, Any]) -> dict[str, Any]:
     from distill.conversion import convert
-    from distill.spec import NetworkOptions
     from distill.teacher_files import TeacherFile, check_teacher_file
 
     source = Path(order["source"])
     if order["pickled"]:
         convert(source, Path(order["target"]))
         source = Path(order["target"])
-    file = TeacherFile(
-        path=source,
-        architecture=order["architecture"],
-        options=NetworkOptions.model_validate(order["options"]),
-        num_classes=order["num_classes"],
-        in_channels=order["in_channels"],
-    )
-    return check_teacher_file(file)
+    return check_teacher_file(TeacherFile.of({**order, "path": source}))
 
 
 def _pack_dataset(order: dict[str, Any]) -> dict[str, Any]:

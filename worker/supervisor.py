@@ -107,6 +107,8 @@ class Supervisor:
                 "path": str(store().local_path(claim.teacher.key).resolve()),
                 "architecture": claim.teacher.architecture,
                 "options": claim.teacher.options,
+                "classes": claim.teacher.classes,
+                "preprocessing": claim.teacher.preprocessing,
                 "num_classes": claim.teacher.num_classes,
                 "in_channels": claim.teacher.in_channels,
             },

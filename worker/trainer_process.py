@@ -71,21 +71,15 @@ def _train(order: dict[str, Any], out: IO[str], stop: threading.Event) -> bool:
 
 
 def _events(order: dict[str, Any]) -> Generator[Any]:
-    from distill.spec import DistillSpec, NetworkOptions
+    from distill.spec import DistillSpec
     from distill.teacher_files import TeacherFile
     from distill.trainer import Inputs, train
 
-    teacher, start = order["teacher"], order["start_path"]
+    start = order["start_path"]
     return train(
         DistillSpec.model_validate(order["spec"]),
         Inputs(
-            teacher=TeacherFile(
-                path=Path(teacher["path"]),
-                architecture=teacher["architecture"],
-                options=NetworkOptions.model_validate(teacher["options"]),
-                num_classes=teacher["num_classes"],
-                in_channels=teacher["in_channels"],
-            ),
+            teacher=TeacherFile.of(order["teacher"]),
             dataset_path=Path(order["dataset_path"]),
             start_path=None if start is None else Path(start),
             workdir=Path(order["workdir"]),

@@ -16,7 +16,7 @@ router = APIRouter(prefix="/teachers", tags=["inputs"])
 @router.post("", status_code=202, response_model=TeacherSchema)
 def create_teacher(body: TeacherRequest) -> Response:
     """Register uploaded weights; names and shapes are compared at once, the values by a worker."""
-    row = inputs.create_teacher(body.upload_id, architecture=body.architecture, options=body.options)
+    row = inputs.create_teacher(body.upload_id, architecture=body.architecture, traits=body.traits)
     return json_answer(TeacherSchema.of(row), status=202, headers={"Location": f"/teachers/{row.id}"})
 
 

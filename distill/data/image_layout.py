@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from distill.class_names import MAX_CLASS_NAME
 from distill.data import UNLABELED
 from distill.data.archive import shown
 from distill.errors import InputError
 
-MAX_CLASS_NAME = 200
 _NUMBERS = "Number the classes 0, 1, 2, ... without gaps, each with train images, or give names instead of numbers."
 
 

@@ -8,9 +8,9 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from distill.class_names import MAX_CLASS_NAME
 from distill.data import UNLABELED
 from distill.data.archive import shown
-from distill.data.image_layout import MAX_CLASS_NAME
 from distill.data.known import Normalisation
 from distill.errors import InputError
 

@@ -20,7 +20,7 @@ class OnnxNetwork(OpaqueNetwork):
     """Normalised images (B, C, H, W) in float32 to the logits (B, K) of the file, never to gradients.
 
     The feature passes through ``head``, so that taps see it, and where it is the mean of a map, the map through
-    ``pool``. The answer is what the file itself computes: that ``head`` computes the same is to be proven.
+    ``pool``. The answer is what the file itself computes, in ``order``: that ``head`` computes the same is to be proven.
 
     Args:
         path: of the file.
@@ -60,7 +60,7 @@ class OnnxNetwork(OpaqueNetwork):
         seen, logits_BK = self._run(images_BCHW)
         feature = self.pool(seen) if self.anatomy.pooling is not None else seen
         self.head(feature.flatten(1))
-        return logits_BK
+        return logits_BK if self.order is None else logits_BK[:, self.order.to(logits_BK.device)]
 
     def _run(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """The map or feature, and the logits, on the images' device in float32."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 from distill.architectures import ImageInput
 
@@ -17,3 +17,5 @@ class OpaqueNetwork(nn.Module):
     """What it does to its logits at last, such as ``Softmax``; left out here."""
     metadata: dict[str, str]
     """What its file says of itself."""
+    order: Tensor | None = None
+    """In which order its logits are to be answered; as it computes them if None."""

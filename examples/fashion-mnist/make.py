@@ -28,7 +28,7 @@ from distill.preparation import choose_device, choose_precision
 from distill.registry import build_network
 from distill.runs import Material, Run
 from distill.spec import NetworkOptions, TrainingSpec
-from distill.viewing import normaliser
+from distill.viewing import ImagePreparation
 
 HERE = Path(__file__).resolve().parent
 ARCHITECTURE, OPTIONS = "resnet14", NetworkOptions(width=1.5, stem_stride=2)
@@ -91,7 +91,7 @@ def train_teacher(data: dict[str, np.ndarray], *, epochs: int, seed: int) -> dic
         views_NV=None,
         bank=None,
         teacher=None,
-        prepare=normaliser(torch.tensor(mean, device=device), torch.tensor(std, device=device)),
+        prepare=ImagePreparation(mean_C=torch.tensor(mean, device=device), std_C=torch.tensor(std, device=device)),
     )
     steps = epochs * material.steps_per_epoch
     objective = Objective(label_cross_entropy, label_part="ce")

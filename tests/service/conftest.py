@@ -10,6 +10,7 @@ import pytest
 
 from distill.data.packed import pack
 from distill.data.readers import read
+from distill.spec import TeacherTraits
 from models import Teacher
 from service import inputs, uploads
 from tests.fixtures.tiny import STUDENT
@@ -27,9 +28,8 @@ def body(database: str, tiny_npz: Path, tiny_teacher: TeacherFile, tmp_path: Pat
         shutil.copy(path, uploads.path_of(made))
         return uploads.complete(made.id).id
 
-    teacher = inputs.create_teacher(
-        upload(tiny_teacher.path, "teacher"), architecture="resnet8", options=tiny_teacher.options
-    )
+    traits = TeacherTraits(options=tiny_teacher.options)
+    teacher = inputs.create_teacher(upload(tiny_teacher.path, "teacher"), architecture="resnet8", traits=traits)
     data = inputs.create_dataset(upload(tiny_npz, "dataset"), format="auto")
     while (preparation := inputs.claim_next("tester")) is not None:
         if preparation.kind is Teacher:

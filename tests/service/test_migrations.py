@@ -52,7 +52,7 @@ def test_jobs_and_their_events_outlast_the_way_down_to_before_sweeps_and_up_agai
         session.flush()
         session.add(JobEvent(job_id="dj", seq=1, type="status", fence=0, data={"status": "queued"}))
 
-    database_module.migrate("-1")
+    database_module.migrate("0001")
     with database_module.engine().connect() as connection:
         columns = {column["name"] for column in inspect(connection).get_columns("jobs")}
         assert not {"sweep_id", "point"} & columns

@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from distill.spec import DistillSpec
+from distill.spec import DistillSpec, TeacherTraits
 from distill.teacher_files import TeacherFile
 from models import Job
 from service import database as database_module
@@ -176,9 +176,9 @@ def submit(upload: Callable[[Path, Any], str], tiny_npz: Path, tiny_teacher: Tea
 
     def make(*, outputs: list[str] | None = None, student: dict[str, Any] | None = None, **training: Any) -> str:
         if not known:
-            options = tiny_teacher.options
+            traits = TeacherTraits(options=tiny_teacher.options)
             teacher = upload(tiny_teacher.path, "teacher")
-            known["teacher"] = inputs.create_teacher(teacher, architecture="resnet8", options=options).id
+            known["teacher"] = inputs.create_teacher(teacher, architecture="resnet8", traits=traits).id
             known["dataset"] = inputs.create_dataset(upload(tiny_npz, "dataset"), format="auto").id
         body = {
             "teacher": {"id": known["teacher"]},
