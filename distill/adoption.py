@@ -4,66 +4,70 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from distill import model_folders
+from distill.architectures import timm_names
 from distill.conversion import convert
 from distill.data.file_tree import FileTree
+from distill.data.opening import open_upload
 from distill.data.source import Source
-from distill.model_folders import Contents, Description, Matched
+from distill.errors import InputError
+from distill.model_folders import Contents, Description
+from distill.networks.timm_zoo import pooling_of
+
+_TOLD = ("classes", "mean", "std")
+"""What a teacher's file may say of itself, in its header."""
 
 
-@dataclass(frozen=True)
-class Adopted:
-    """A folder whose weights were written as those of a network of the zoo."""
-
-    description: Description
-    network: Matched
-
-    def report(self, *, is_pickled: bool) -> dict[str, Any]:
-        """For the teacher's row: its architecture, what the config says of classes and images, and where from."""
-        return {
-            "architecture": self.network.architecture,
-            "options": {"width": self.network.options.width, "stem_stride": self.network.options.stem_stride},
-            **self.description.as_json(),
-            "file": self.network.report(self.description, is_pickled=is_pickled),
-        }
-
-
-def adopt(source: Source, target: Path) -> dict[str, Any]:
-    """Write the weights of a folder as one safetensors file that the zoo's network loads; what its configs say.
+def adopt(path: Path, target: Path, *, may_unpickle: bool) -> dict[str, Any]:
+    """Write the weights of a folder as one safetensors file that a network of the zoo loads; what the configs say.
 
     Args:
-        source: of the folder's files.
-        target: is written; copies of the weights stand beside it meanwhile.
+        path: of an archive of the folder, or of the folder itself.
+        target: is written; copies of the weights stand beside it meanwhile. Its header has ``mean``, ``std`` and
+            ``classes``, where the configs have them.
+        may_unpickle: whether this process is confined enough to read weights that are pickled.
 
     Returns:
-        ``architecture`` and ``options``, ``classes`` and ``preprocessing`` (None where the configs have none), and
-        ``file``, for the teacher's report.
+        ``architecture``, ``options``, ``num_classes`` and ``in_channels`` of a teacher, and ``file`` for its report.
 
     Raises:
         InputError: ``unsupported_format``, ``upload_corrupt``, ``unsafe_file``, ``architecture_unknown``,
             ``invalid_value`` or ``state_dict_mismatch``.
     """
+    if path.is_dir():
+        return _adopt(FileTree({file.name: file for file in path.iterdir()}), target, may_unpickle=may_unpickle)
+    with open_upload(path) as source:
+        return _adopt(source, target, may_unpickle=may_unpickle)
+
+
+def _adopt(source: Source, target: Path, *, may_unpickle: bool) -> dict[str, Any]:
     contents = model_folders.find(source)
+    if contents.is_pickled and not may_unpickle:
+        message = f"The folder's weights are pickled: {', '.join(contents.weights)[:200]}."
+        raise InputError("unsupported_format", message, hint=model_folders.SAVE_SAFELY)
     description = model_folders.describe(contents)
     folder = target.with_suffix(".weights")
     folder.mkdir()
     try:
         paths = _on_disk(source, contents, folder)
-        network = model_folders.match(description, model_folders.outline_of_files(paths))
-        metadata = {"architecture": network.architecture}
-        if description.normalisation is not None:
-            metadata |= {
-                "mean": json.dumps(description.normalisation.mean),
-                "std": json.dumps(description.normalisation.std),
-            }
+        outline = model_folders.outline_of_files(paths)
+        network = model_folders.match(description, outline)
+        _check_pooling(network.architecture, description)
+        metadata = {key: outline.metadata[key] for key in _TOLD if key in outline.metadata} | _metadata(description)
         model_folders.join(paths, network.parts, target, metadata=metadata)
     finally:
         shutil.rmtree(folder)
-    return Adopted(description, network).report(is_pickled=contents.is_pickled)
+    return {
+        "architecture": network.architecture,
+        "options": asdict(network.options),
+        "num_classes": network.facts.num_classes,
+        "in_channels": network.facts.in_channels,
+        "file": model_folders.report(contents, description, network),
+    }
 
 
 def _on_disk(source: Source, contents: Contents, folder: Path) -> list[Path]:
@@ -81,3 +85,28 @@ def _on_disk(source: Source, contents: Contents, folder: Path) -> list[Path]:
             path = folder / f"{number}.safetensors"
         paths.append(path)
     return paths
+
+
+def _check_pooling(architecture: str, description: Description) -> None:
+    """Whether a network of timm's makes its feature as the config says: weights of one way fit the others, too.
+
+    Raises:
+        InputError: ``invalid_value``.
+    """
+    wanted = description.facts.get("global_pool")
+    if wanted is None or not architecture.startswith(timm_names.PREFIX):
+        return
+    own = pooling_of(architecture)
+    if own not in (wanted, None):
+        message = f"The config pools by {wanted}, and {architecture} by {own}."
+        raise InputError("invalid_value", message, hint="Export it to ONNX, and send that.")
+
+
+def _metadata(description: Description) -> dict[str, str]:
+    """What the configs say of these, which counts for more than the header of their weights."""
+    told: dict[str, Any] = {}
+    if description.classes is not None:
+        told["classes"] = description.classes
+    if description.normalisation is not None:
+        told |= asdict(description.normalisation)
+    return {key: json.dumps(value) for key, value in told.items()}

@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     """For every body but an upload's content."""
     allow_pickle: bool = False
     """Whether files of `torch.save` are taken as teachers. A worker reads them in a cage; safetensors need none."""
+    hub_url: str = ""
+    """Where teachers are fetched from by name (`hf-hub:owner/name`), such as https://huggingface.co or a mirror; empty:
+    nowhere. Workers fetch, and need a way to that address."""
     device: str = "auto"
     """Where trainers run: auto, cpu, cuda or mps."""
     trainer_threads: int = 0

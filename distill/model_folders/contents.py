@@ -26,6 +26,12 @@ MAX_BYTES = {CONFIG: 8 * 2**20, IMAGES: 2**20, INDEX: 8 * 2**20, PICKLED_INDEX: 
 NEEDED = f"Send the folder with {CONFIG} and {SINGLE}, or {INDEX} and the files that it names."
 
 
+SAVE_SAFELY = (
+    "Save it with save_pretrained of a current version, which writes safetensors, or have the operator set "
+    "LIMBECK_ALLOW_PICKLE=1 and send a zip."
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Contents:
     """What was found.
@@ -41,11 +47,6 @@ class Contents:
     images: dict[str, Any] | None
     weights: tuple[str, ...]
     is_pickled: bool
-
-
-def is_model_folder(names: Collection[str]) -> bool:
-    """Whether an archive with these names holds a model folder, at its top or in one folder."""
-    return _root(names) is not None
 
 
 def find(source: Source) -> Contents:

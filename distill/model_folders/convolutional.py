@@ -45,7 +45,9 @@ def resnet(config: Mapping[str, Any]) -> Found:
     """ResNets whose stride is in the 3x3 convolution, as timm's is."""
     kind, depths = str(config.get("layer_type", "bottleneck")), numbers(config, "depths")
     widths = numbers(config, "hidden_sizes")
-    expect(config, embedding_size=64, hidden_act="relu", downsample_in_first_stage=False, downsample_in_bottleneck=False)
+    expect(
+        config, embedding_size=64, hidden_act="relu", downsample_in_first_stage=False, downsample_in_bottleneck=False
+    )
     what = f"a ResNet of {kind} layers, depths {list(depths)}, widths {list(widths)}"
     block = "resnet.encoder.stages.#.layers.#"
     rules = (

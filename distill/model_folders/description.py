@@ -8,16 +8,17 @@ from typing import Any, Literal
 
 from distill.architectures import PLAIN as PLAIN_OPTIONS
 from distill.architectures import Options
+from distill.class_names import MAX_CLASS_NAME
 from distill.errors import InputError
 from distill.model_folders.renaming import PLAIN, Renaming
 
 Form = Literal["timm", "transformers"]
 MAX_CLASSES = 100_000
-MAX_CLASS_NAME = 200
 
 WAY_OUT = (
-    "Read are configs of timm, of Limbeck's own results, and of transformers' ResNet, ViT, DeiT, ConvNeXt, RegNet, Swin "
-    'and EfficientNet for image classification. Export any other network to ONNX and send it as "architecture": "onnx".'
+    "Read are configs of timm, of Limbeck's own results, and of transformers' ResNet, ViT, DeiT with teacher, "
+    "ConvNeXt, RegNet, Swin and EfficientNet, each for image classification. Export any other network to ONNX, and send it as "
+    '"architecture": "onnx".'
 )
 
 
@@ -58,12 +59,13 @@ def refuse(message: str, *, did_you_mean: list[str] | None = None) -> InputError
 
 
 def classes_of(names: Any) -> tuple[str, ...] | None:
-    """Class names as a config lists them; None where these are no list of names, or only numbers of classes."""
+    """Class names as a config lists them; None where they name nothing, or two alike."""
     if not isinstance(names, list) or not 0 < len(names) <= MAX_CLASSES:
         return None
     if not all(isinstance(name, str) and 0 < len(name) <= MAX_CLASS_NAME and name.isprintable() for name in names):
         return None
-    return None if all(name == f"LABEL_{number}" for number, name in enumerate(names)) else tuple(names)
+    are_numbers = all(name == f"LABEL_{number}" for number, name in enumerate(names))
+    return None if are_numbers or len(set(names)) != len(names) else tuple(names)
 
 
 def normalisation_of(mean: Any, std: Any) -> Normalisation | None:

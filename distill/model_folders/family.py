@@ -70,5 +70,3 @@ def number(config: Mapping[str, Any], key: str, default: int) -> int:
     if type(found) is not int:
         raise TypeError(f"{key} is no whole number")
     return found
-
-

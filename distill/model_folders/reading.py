@@ -20,16 +20,19 @@ def describe(contents: Contents) -> Description:
         InputError: ``architecture_unknown`` for a network that is not read, with the way out; ``invalid_value`` for
             arguments that are not read; ``upload_corrupt`` for a config that is malformed.
     """
-    config = contents.config
-    if timm_form.is_timm(config):
-        found = timm_form.read(config)
-    elif transformers_form.is_transformers(config):
-        found = transformers_form.read(config)
-    else:
-        raise refuse("The config names no network: it has neither architecture nor architectures.")
+    found = check_config(contents.config)
     if found.normalisation is None and contents.images is not None:
         return replace(found, normalisation=_normalisation(contents.images))
     return found
+
+
+def check_config(config: Mapping[str, Any]) -> Description:
+    """What the config of a network says by itself; errors are those of :func:`describe`."""
+    if timm_form.is_timm(config):
+        return timm_form.read(config)
+    if transformers_form.is_transformers(config):
+        return transformers_form.read(config)
+    raise refuse("The config names no network: it has neither architecture nor architectures.")
 
 
 def _normalisation(images: Mapping[str, Any]) -> Normalisation | None:

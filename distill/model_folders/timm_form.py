@@ -15,7 +15,9 @@ from distill.model_folders.renaming import Renaming
 
 _WRAPPER = "timm_wrapper"
 # What changes neither the network's layers nor what they answer, once it is trained.
-_HARMLESS = frozenset({"num_classes", "in_chans", "drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate"})
+_HARMLESS = frozenset(
+    {"num_classes", "in_chans", "global_pool", "drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate"}
+)
 _OPTIONS = ("width", "stem_stride")
 _TOLD = ("input_size", "interpolation", "crop_pct", "crop_mode")
 
@@ -42,7 +44,7 @@ def read(config: Mapping[str, Any]) -> Description:
         classes=classes_of(config.get("label_names") or published.get("label_names")),
         normalisation=normalisation_of(published.get("mean"), published.get("std")),
         renaming=Renaming(prefix="timm_model.") if config.get("model_type") == _WRAPPER else NO_RENAMING,
-        facts={"architecture": shown(asked), **{key: published[key] for key in _TOLD if key in published}},
+        facts={"architecture": shown(asked), **_pooling(config, arguments), **_told(published)},
     )
 
 
@@ -84,6 +86,17 @@ def _check_arguments(asked: str, arguments: Mapping[str, Any], published: Mappin
     if facts is not None and facts.fixed_size and isinstance(given, list) and given[1:] != size:
         message = f"{shown(asked)} takes images of {size} only, and the config says {shown(str(given[1:]))}."
         raise InputError("invalid_value", message, hint="Export it to ONNX, and send that.")
+
+
+def _pooling(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """How maps or tokens become the feature: weights of one way fit the others, too, so a worker compares it."""
+    found = arguments.get("global_pool", config.get("global_pool"))
+    return {} if found is None else {"global_pool": shown(str(found))}
+
+
+def _told(published: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what is published with the weights, what is short enough to repeat."""
+    return {key: published[key] for key in _TOLD if key in published and len(str(published[key])) <= 100}
 
 
 def _mapping(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
