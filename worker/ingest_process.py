@@ -44,7 +44,7 @@ def _check_teacher(order: dict[str, Any]) -> dict[str, Any]:
 
     source, target = Path(order["source"]), Path(order["target"])
     found: dict[str, Any] = {}
-    if order["folder"]:
+    if order.get("folder"):
         found = adopt(source, target, may_unpickle=order["pickled"])
         source = target
     elif order["pickled"]:

@@ -17,8 +17,8 @@ MAX_CLASSES = 100_000
 
 WAY_OUT = (
     "Read are configs of timm, of Limbeck's own results, and of transformers' ResNet, ViT, DeiT with teacher, "
-    "ConvNeXt, RegNet, Swin and EfficientNet, each for image classification. Export any other network to ONNX, and send it as "
-    '"architecture": "onnx".'
+    "ConvNeXt, RegNet, Swin and EfficientNet, each for image classification. Export any other network to ONNX, and "
+    'send it as "architecture": "onnx".'
 )
 
 
