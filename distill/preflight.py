@@ -163,8 +163,9 @@ def _is_better(task: Task, there: float, here: float, count: int) -> bool:
 
 def _warning(task: Task, best: Trial, current: Trial, count: int) -> str:
     return (
-        f"Nothing says how the teacher's images were prepared, and what is assumed may be wrong: on {count} test images "
-        f"its {HEADLINES[task.headline].noun} is {current.score:.1%}; with {best.name} it would be {best.score:.1%}. "
+        f"Nothing says how the teacher's images were prepared, and what is assumed may be wrong: on {count} test "
+        f"images its {HEADLINES[task.headline].noun} is {current.score:.1%}; with {best.name} it would be "
+        f"{best.score:.1%}. "
         f'Register it with "preprocessing": {json.dumps(best.preprocessing)}.'
     )
 

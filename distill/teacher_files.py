@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -40,7 +40,7 @@ class TeacherFile:
     in_channels: int
     classes: list[str] | None = None
     """Names in the order of the outputs."""
-    preprocessing: TeacherPreprocessing = TeacherPreprocessing()
+    preprocessing: TeacherPreprocessing = field(default_factory=TeacherPreprocessing)
 
     @classmethod
     def of(cls, order: Mapping[str, Any]) -> Self:
@@ -133,7 +133,7 @@ def load_teacher(
     network, metadata = open_teacher(file)
     order = None if file.classes is None else order_by_name(file.classes, data.classes)
     if order is not None:
-        _reorder_classes(network, order)
+        reorder_classes(network, order)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     own, published = teacher_input(file, network)
     prepare, source = _prepare(file.preprocessing, metadata, published, data, device)
@@ -147,7 +147,7 @@ def load_teacher(
 
 
 @torch.no_grad()
-def _reorder_classes(network: nn.Module, order: Sequence[int]) -> None:
+def reorder_classes(network: nn.Module, order: Sequence[int]) -> None:
     """Make a network answer its classes in another order: output ``k`` becomes what was output ``order[k]``.
 
     Raises:
@@ -195,7 +195,7 @@ def _said_of_order(teacher: list[str] | None, data: list[str], order: list[int] 
 
 
 def stated_normalisation(metadata: Mapping[str, str], *, channels: int) -> tuple[list[float], list[float]] | None:
-    """Mean and std of so many channels that a file names in its metadata, as JSON; None where it names no sound ones."""
+    """Mean and std of so many channels that a file's metadata name, as JSON; None where they name no sound ones."""
     try:
         given = TeacherPreprocessing.model_validate(
             {name: json.loads(metadata[name]) for name in ("mean", "std") if name in metadata}
@@ -265,7 +265,12 @@ def check_teacher_file(file: TeacherFile) -> dict[str, Any]:
         "feature_width": head.in_features,
         "parameters": num_parameters(network),
         "pools": tap.anatomy.pooling is not None,
-        "checks": [_first_check(network), "all values are finite", "W p + b are the logits", "they are no probabilities"],
+        "checks": [
+            _first_check(network),
+            "all values are finite",
+            "W p + b are the logits",
+            "they are no probabilities",
+        ],
         "features": _feature_figures(seen.pooled_BC),
         "normalisation": normalisation and dict(zip(("mean", "std"), normalisation, strict=True)),
     }

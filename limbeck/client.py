@@ -65,9 +65,13 @@ class Client:
         """Send a file, going on where an earlier call broke off; checked by length and sha256 at the other end."""
         return upload(self._transport, path, purpose=purpose, on_progress=on_progress)
 
-    def create_teacher(self, upload_id: str, architecture: str, options: Mapping[str, Any] | None = None) -> Input:
-        """Make a teacher of an upload; it is checked in the background."""
-        body = {"upload_id": upload_id, "architecture": architecture, "options": dict(options or {})}
+    def create_teacher(self, upload_id: str, architecture: str, **traits: Any) -> Input:
+        """Make a teacher of an upload; it is checked in the background.
+
+        Args:
+            traits: ``options``, ``classes`` and ``preprocessing``, as POST /teachers takes them.
+        """
+        body = {"upload_id": upload_id, "architecture": architecture, **traits}
         return cast(Input, self._transport.json("POST", "/teachers", body=body))
 
     def create_dataset(self, upload_id: str, format: str = "auto") -> Input:

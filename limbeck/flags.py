@@ -19,6 +19,9 @@ class Flags:
     teacher: Path | None = None
     teacher_architecture: str | None = None
     teacher_options: Mapping[str, Any] = field(default_factory=dict)
+    teacher_classes: Path | None = None
+    """A text file with a name a line, in the order of the teacher's outputs."""
+    teacher_preprocessing: Mapping[str, Any] = field(default_factory=dict)
     data: Path | None = None
     data_format: str | None = None
     student: str | None = None
@@ -67,10 +70,36 @@ def _teacher(flags: Flags, request: Request) -> LocalFile | None:
         facts["architecture"] = flags.teacher_architecture
     if options := _said(flags.teacher_options):
         facts["options"] = facts.get("options", {}) | options
+    if flags.teacher_classes is not None:
+        facts["classes"] = _names(flags.teacher_classes)
+    if preprocessing := _said(flags.teacher_preprocessing):
+        facts["preprocessing"] = facts.get("preprocessing", {}) | preprocessing
     path = flags.teacher or (request.teacher.path if request.teacher else None)
     if path is None and facts:
         raise CommandError("--teacher-... describes a file: give it with --teacher")
     return LocalFile(path=path, facts=facts) if path else None
+
+
+def _names(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"cannot read the class names in {path}: {error}") from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def numbers(text: str | None) -> list[float] | None:
+    """Numbers with commas between them, as --teacher-mean takes them.
+
+    Raises:
+        CommandError: it is something else.
+    """
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise CommandError(f"{text!r} is not a list of numbers such as 0.485,0.456,0.406") from error
 
 
 def _dataset(flags: Flags, request: Request) -> LocalFile | None:

@@ -117,6 +117,12 @@ def submit(
     teacher_architecture: Annotated[str | None, typer.Option(help="A name of GET /networks.")] = None,
     teacher_width: Annotated[float | None, typer.Option(help="Multiplies its channels.")] = None,
     teacher_stem_stride: Annotated[int | None, typer.Option(min=1, max=2)] = None,
+    teacher_classes: Annotated[
+        Path | None, typer.Option(help="Text file: a class name a line, in the order of its outputs.")
+    ] = None,
+    teacher_mean: Annotated[str | None, typer.Option(help="Of its images in 0..1, such as 0.485,0.456,0.406.")] = None,
+    teacher_std: Annotated[str | None, typer.Option(help="The same; both or neither.")] = None,
+    teacher_channels: Annotated[str | None, typer.Option(help="rgb, or bgr as OpenCV reads images.")] = None,
     data: Annotated[Path | None, typer.Option(help="A file of docs/datasets.md: NPZ, zip, tar or Parquet.")] = None,
     data_format: Annotated[
         str | None, typer.Option(help="auto, or a format of docs/datasets.md, such as imagefolder.")
@@ -138,7 +144,7 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Submit a job, from a file, from flags, or from a file with flags that overrule it."""
-    from limbeck.flags import Flags, apply
+    from limbeck.flags import Flags, apply, numbers
     from limbeck.submit import Request, read_request, send
 
     request = apply(
@@ -146,6 +152,12 @@ def submit(
             teacher=teacher,
             teacher_architecture=teacher_architecture,
             teacher_options={"width": teacher_width, "stem_stride": teacher_stem_stride},
+            teacher_classes=teacher_classes,
+            teacher_preprocessing={
+                "mean": numbers(teacher_mean),
+                "std": numbers(teacher_std),
+                "channels": teacher_channels,
+            },
             data=data,
             data_format=data_format,
             student=student,

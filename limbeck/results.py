@@ -25,6 +25,8 @@ class Input(TypedDict, total=False):
     sha256: str
     architecture: str
     options: dict[str, Any]
+    classes: list[str] | None
+    preprocessing: dict[str, Any]
     format: str
     error: dict[str, Any] | None
 

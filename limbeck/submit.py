@@ -11,7 +11,7 @@ from typing import Any, cast, get_args
 from pydantic import ValidationError
 from rich.console import Console
 
-from distill.spec import NetworkOptions
+from distill.spec import TeacherTraits
 from limbeck.client import Client, Kind
 from limbeck.console import bytes_text, say, transfer
 from limbeck.errors import CommandError
@@ -24,7 +24,11 @@ _WEIGHTS = {".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".onnx"}
 
 @dataclass(frozen=True, kw_only=True)
 class LocalFile:
-    """A file to be sent, and what the service has to know about it: ``architecture`` and ``options``, or ``format``."""
+    """A file to be sent, and what the service has to know about it.
+
+    Attributes:
+        facts: what POST /teachers or POST /datasets takes beside ``upload_id``.
+    """
 
     path: Path
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -43,9 +47,9 @@ class Request:
 def read_request(path: Path) -> Request:
     """A request from a JSON file: the body of POST /distill, or one with local files.
 
-    ``"teacher_upload": {"file", "architecture", "options"}`` and ``"dataset_upload": {"file", "format"}`` stand for
-    ``teacher`` and ``dataset``, ``"student_init_upload": {"file"}`` for the student's ``init``; the files are looked
-    for beside the JSON file.
+    ``"teacher_upload": {"file", "architecture", ...}`` and ``"dataset_upload": {"file", "format"}`` stand for
+    ``teacher`` and ``dataset`` with what they take beside an upload, ``"student_init_upload": {"file"}`` for the
+    student's ``init``; the files are looked for beside the JSON file.
 
     Raises:
         CommandError: the file is missing or not a JSON object.
@@ -163,7 +167,7 @@ def _require(file: LocalFile) -> None:
 
 def _create(client: Client, kind: Kind, upload_id: str, file: LocalFile) -> Input:
     if kind == "teachers":
-        return client.create_teacher(upload_id, file.facts["architecture"], file.facts.get("options"))
+        return client.create_teacher(upload_id, **file.facts)
     return client.create_dataset(upload_id, file.facts.get("format") or "auto")
 
 
@@ -179,12 +183,15 @@ def _same_facts(kind: Kind, found: Input, file: LocalFile) -> bool:
     if kind == "datasets":
         wanted = file.facts.get("format") or "auto"
         return wanted in ("auto", found.get("format"))
+    names = ("options", "classes", "preprocessing")
     try:
-        mine = NetworkOptions(**file.facts.get("options") or {})
-        same = NetworkOptions(**found.get("options") or {}) == mine
+        mine = TeacherTraits(**{name: file.facts[name] for name in names if name in file.facts})
+        theirs = TeacherTraits(**{name: found[name] for name in names if name in found})  # type: ignore[literal-required]
     except ValidationError:
         return False  # the service will say what is wrong with them
-    return same and found.get("architecture") == file.facts["architecture"]
+    if mine.classes is None:  # then the service may have found them in the file
+        theirs = theirs.model_copy(update={"classes": None})
+    return mine == theirs and found.get("architecture") == file.facts["architecture"]
 
 
 def _local_file(entry: object, folder: Path) -> LocalFile | None:

@@ -12,6 +12,8 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.orm import Session
 
@@ -79,15 +81,24 @@ def alembic_config() -> Config:
 
 
 def migrate(revision: str = "head") -> None:
-    """Bring the database to a revision; one process at a time, the others wait."""
+    """Bring the database to a revision, up or down; one process at a time, the others wait."""
     config = alembic_config()
     with _migration_lock(), engine().execution_options(write=True).connect() as connection:
         config.attributes["connection"] = connection
-        if revision == "base" or revision.startswith("-"):
+        if revision == "base" or revision.startswith("-") or revision in _before(connection, config):
             command.downgrade(config, revision)
         else:
             command.upgrade(config, revision)
         connection.commit()
+
+
+def _before(connection: Connection, config: Config) -> list[str]:
+    """The revisions that the database has left behind."""
+    current = MigrationContext.configure(connection).get_current_revision()
+    if current is None:
+        return []
+    script = ScriptDirectory.from_config(config)
+    return [step.revision for step in script.iterate_revisions(current, "base")][1:]
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ class OnnxNetwork(OpaqueNetwork):
     """Normalised images (B, C, H, W) in float32 to the logits (B, K) of the file, never to gradients.
 
     The feature passes through ``head``, so that taps see it, and where it is the mean of a map, the map through
-    ``pool``. The answer is what the file itself computes, in ``order``: that ``head`` computes the same is to be proven.
+    ``pool``. The answer is what the file itself computes, in ``order``; that ``head`` computes it too is to be proven.
 
     Args:
         path: of the file.

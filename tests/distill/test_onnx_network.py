@@ -18,6 +18,7 @@ from distill.networks.onnx_network import OnnxNetwork
 from distill.registry import build_network
 from distill.spec import NetworkOptions
 from distill.taps import Tap, anatomy_of, linear_head, prove
+from distill.teacher_files import reorder_classes
 
 BATCH, CLASSES, WIDTH = 5, 4, 6
 draw = np.random.default_rng(0)
@@ -110,6 +111,18 @@ def test_the_head_is_found_and_computes_the_logits(kind: str, images: Tensor, tm
     assert network.squashed == ("Softmax" if kind == "softmax" else None)
     assert network.num_classes == CLASSES
     assert network.num_parameters == KERNEL.size + WEIGHT.size + BIAS.size
+
+
+def test_its_classes_may_be_put_into_another_order(images: Tensor, tmp_path: Path) -> None:
+    nodes, constants = HEADS["gemm"]
+    network = OnnxNetwork(written(tmp_path / "t.onnx", [*POOL, *nodes], constants))
+    order = [*list(range(1, CLASSES)), 0]
+
+    reorder_classes(network, order)
+
+    tap = Tap(network, maps=anatomy_of(network).maps)
+    prove(tap, linear_head(network), images_BCHW=images)
+    torch.testing.assert_close(tap(images).logits_BK, expected(images)[1][:, order], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("axes", [[2, 3], [-1, -2], [1, 2]])

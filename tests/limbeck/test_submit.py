@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from limbeck import Client
 from limbeck.errors import CommandError
-from limbeck.flags import Flags, apply
+from limbeck.flags import Flags, apply, numbers
 from limbeck.submit import LocalFile, Request, described, purpose_of, read_request, send
 
 DEMO = {
@@ -83,6 +84,44 @@ def test_flags_alone_make_a_request_or_say_what_is_missing(tmp_path: Path) -> No
         apply(Flags(), Request(body={}))
     with pytest.raises(CommandError, match="give it with --teacher"):
         apply(Flags(teacher_architecture="resnet20"), Request(body={}))
+
+
+def test_flags_say_what_a_teachers_file_does_not(scripted: Any, client: Client, tmp_path: Path) -> None:
+    (tmp_path / "t.safetensors").write_bytes(b"weights")
+    (tmp_path / "names.txt").write_text("\ufeffcat\n\n dog \n")
+    flags = Flags(
+        teacher=tmp_path / "t.safetensors",
+        teacher_architecture="resnet20",
+        teacher_classes=tmp_path / "names.txt",
+        teacher_preprocessing={"mean": numbers("0.5, 1e-1"), "std": None, "channels": "bgr"},
+        student="resnet8",
+    )
+    request = apply(flags, Request(body={"dataset": {"id": "ds_1"}}))
+    assert request.teacher is not None
+    facts = dict(request.teacher.facts)
+    assert facts["classes"] == ["cat", "dog"]
+    assert facts["preprocessing"] == {"mean": [0.5, 0.1], "channels": "bgr"}
+
+    facts["preprocessing"] = {"mean": [0.5], "std": [0.1], "channels": "bgr"}
+    sha256 = hashlib.sha256(b"weights").hexdigest()
+    known = {"id": "tch_1", "status": "ready", "sha256": sha256, "architecture": "resnet20", "classes": None}
+    other = known | {"id": "tch_2", "preprocessing": facts["preprocessing"] | {"channels": "rgb"}}
+    scripted.on("GET", "/teachers", scripted.reply(200, {"data": [known, other]}))
+    scripted.takes("up_9", size=len(b"weights"))
+    scripted.on("POST", "/teachers", scripted.reply(202, {"id": "tch_9", "status": "processing"}))
+    scripted.on("GET", "/teachers/tch_9", scripted.reply(200, {"id": "tch_9", "status": "ready"}))
+    scripted.on("POST", "/distill", scripted.reply(202, {"id": "dj_9"}))
+    told = replace(request, teacher=replace(request.teacher, facts=facts))
+    send(client, told, out=Console(record=True))
+
+    posted = {a.path: json.loads(a.body) for a in scripted.asked if a.method == "POST" and a.body}
+    assert posted["/teachers"] == {"upload_id": "up_9", **facts}
+
+
+@pytest.mark.parametrize("text", ["", "a,b", "0.5,,0.5", "0.5;0.5"])
+def test_a_mean_that_is_no_list_of_numbers(text: str) -> None:
+    with pytest.raises(CommandError, match="not a list of numbers"):
+        numbers(text)
 
 
 def test_what_the_service_has_is_not_sent_again(scripted: Any, client: Client, tmp_path: Path) -> None:
