@@ -63,7 +63,7 @@ def _adopt(source: Source, target: Path, *, may_unpickle: bool) -> dict[str, Any
         shutil.rmtree(folder)
     return {
         "architecture": network.architecture,
-        "options": asdict(network.options),
+        "options": {"width": network.options.width, "stem_stride": network.options.stem_stride},
         "num_classes": network.facts.num_classes,
         "in_channels": network.facts.in_channels,
         "file": model_folders.report(contents, description, network),

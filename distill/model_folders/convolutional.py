@@ -12,7 +12,7 @@ from distill.model_folders.family import Found, expect, number, numbers, timm_ne
 from distill.model_folders.renaming import Renaming, Rule
 
 _BASIC, _WIDE = (64, 128, 256, 512), (256, 512, 1024, 2048)
-_RESNETS = {
+_RESNETS: dict[tuple[str, tuple[int, ...], tuple[int, ...]], str] = {
     ("basic", (2, 2, 2, 2), _BASIC): "resnet18",
     ("basic", (3, 4, 6, 3), _BASIC): "resnet34",
     ("bottleneck", (2, 2, 2, 2), _WIDE): "resnet26",
@@ -20,7 +20,7 @@ _RESNETS = {
     ("bottleneck", (3, 4, 23, 3), _WIDE): "resnet101",
     ("bottleneck", (3, 8, 36, 3), _WIDE): "resnet152",
 }
-_CONVNEXTS = {
+_CONVNEXTS: dict[tuple[tuple[int, ...], tuple[int, ...]], str] = {
     ((3, 3, 9, 3), (96, 192, 384, 768)): "convnext_tiny",
     ((3, 3, 27, 3), (96, 192, 384, 768)): "convnext_small",
     ((3, 3, 27, 3), (128, 256, 512, 1024)): "convnext_base",

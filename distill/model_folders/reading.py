@@ -37,6 +37,8 @@ def check_config(config: Mapping[str, Any]) -> Description:
 
 def _normalisation(images: Mapping[str, Any]) -> Normalisation | None:
     """As transformers' image processors do it, of images in [0, 1]; None where the config does not tell."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     if images.get("do_normalize", True) is False:
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     else:

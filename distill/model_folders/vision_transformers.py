@@ -17,7 +17,7 @@ _SIZES = {
     (1280, 32, 16, 5120): "huge",
 }
 # (width of the first stage, depths, heads)
-_SWINS = {
+_SWINS: dict[tuple[int, tuple[int, ...], tuple[int, ...]], str] = {
     (96, (2, 2, 6, 2), (3, 6, 12, 24)): "tiny",
     (96, (2, 2, 18, 2), (3, 6, 12, 24)): "small",
     (128, (2, 2, 18, 2), (4, 8, 16, 32)): "base",

@@ -167,6 +167,19 @@ def test_pickled_weights_wait_for_the_cage_where_they_are_allowed(
     assert (preparation.request["folder"], preparation.request["pickled"]) == (True, True)
 
 
+def test_a_long_tar_gz_is_left_to_a_worker(
+    client: httpx.Client, upload: Upload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.teacher_files._OUTLINE_BYTES", 1000)
+
+    teacher = post(client, upload_id=upload(gzipped(resnet_folder()), "teacher")).json()
+
+    assert (teacher["architecture"], teacher["num_classes"], teacher["status"]) == ("auto", None, "processing")
+    preparation = inputs.claim_next("tester")
+    assert preparation is not None
+    assert (preparation.request["folder"], preparation.request["pickled"]) == (True, False)
+
+
 class TestHub:
     @pytest.fixture
     def allowed(self, monkeypatch: pytest.MonkeyPatch) -> None:
