@@ -2,14 +2,16 @@
 
 The standard library splits the pickle into its instructions; here they are followed with names instead of things:
 nothing is imported, called or allocated, so that a tensor of 10^12 elements costs what its three numbers cost.
-Known are the instructions that PyTorch's own ``weights_only`` reader knows, and of the names that it would accept
-only those that a dictionary of weights and the optimizer beside it need.
+Known are the instructions that PyTorch's own ``weights_only`` reader knows; of names those that a dictionary of weights
+and the optimizer beside it need, and those of plain objects that training scripts save beside them: these are passed
+over.
 """
 
 from __future__ import annotations
 
 import math
 import pickletools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -36,6 +38,19 @@ _STORAGES = {
     "torch ByteStorage": "U8",
     "torch BoolStorage": "BOOL",
 }
+_PASSED_OVER = re.compile(
+    r"""(argparse\ Namespace | types\ SimpleNamespace | collections\ (defaultdict|deque) | _codecs\ encode
+    | (__builtin__|builtins)\ (bool|complex|dict|float|frozenset|int|list|long|range|set|slice|str|tuple|unicode)
+    | typing\ \w+ | pathlib(\._local)?\ (Pure)?(Posix|Windows)?Path | datetime\ (datetime|date|time|timedelta|timezone)
+    | numpy\ (dtype|ndarray|bool|u?int(8|16|32|64)|float(16|32|64)) | numpy\.dtypes\ \w+
+    | numpy\.(_core|core)\.(multiarray\ (scalar|_reconstruct)|numeric\ _frombuffer)
+    | torch\ (bool|uint8|u?int(8|16|32|64)|b?float(16|32|64)|float|half|double|long)
+    | omegaconf(\.\w+)*\ \w+ | yacs\.config\ CfgNode | easydict\ EasyDict | addict(\.addict)?\ Dict
+    | (pytorch_)?lightning(\.\w+)*\ AttributeDict | lightning_fabric(\.\w+)*\ AttributeDict)""",
+    re.VERBOSE,
+)
+"""Settings, numbers and paths that lie beside weights. They are never made, so that it does not matter what they would
+do; the list is short so that a file with anything else is told to be what it is."""
 _SPARSE = ("torch._utils _rebuild_sparse_tensor", "torch.serialization _get_layout")
 _SCALARS = (str, int, float, bool, type(None))
 
@@ -64,7 +79,10 @@ class TensorOutline:
     """A dense tensor that its storage covers: of no more elements than that holds."""
 
     storage: Storage
+    offset: int
+    """Of its first element in the storage, in elements, as the strides."""
     shape: tuple[int, ...]
+    stride: tuple[int, ...]
 
     @property
     def num_bytes(self) -> int:
@@ -80,7 +98,10 @@ class _Name:
 
 @dataclass(frozen=True, slots=True)
 class _Other:
-    """Something harmless that no weights are in."""
+    """Something that is passed over: no weights are in it."""
+
+
+_OTHER = _Other()
 
 
 @dataclass
@@ -161,6 +182,8 @@ class _Machine:
 
     def store(self, pairs: list[Any]) -> None:
         target = self.stack[-1]
+        if target is _OTHER and len(pairs) % 2 == 0:
+            return
         if type(target) is not dict or len(pairs) % 2:
             raise TypeError("items are put into something that is no dictionary")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
@@ -170,6 +193,8 @@ class _Machine:
 
     def extend(self, items: list[Any]) -> None:
         target = self.stack[-1]
+        if target is _OTHER:
+            return
         if type(target) is not list:
             raise TypeError("items are put into something that is no list")
         target.extend(items)
@@ -177,19 +202,28 @@ class _Machine:
     def name(self, text: str) -> None:
         if text in _SPARSE:
             _refuse("it holds a sparse tensor", hint="Save dense tensors: tensor.to_dense().")
-        if text not in _CALLS and text not in _STORAGES:
+        if text not in _NAMES and not _PASSED_OVER.fullmatch(text):
             _refuse(f"it asks for {_shown(text)}, which is code or an object and not weights")
-        self.push(_NAMES[text])
+        self.push(_NAMES.get(text) or _Name(text))
 
     def call(self, _: None) -> None:
         arguments, called = self.stack.pop(), self.stack.pop()
-        if not isinstance(called, _Name) or called.text not in _CALLS or type(arguments) is not tuple:
+        if not isinstance(called, _Name) or called.text in _STORAGES or type(arguments) is not tuple:
             raise TypeError("something is called that cannot be")
-        self.push(_CALLS[called.text](self, *arguments))
+        self.push(_CALLS[called.text](self, *arguments) if called.text in _CALLS else _OTHER)
+
+    def new(self, _: None) -> None:
+        """An object without its constructor having run; of those that are passed over."""
+        arguments, of = self.stack.pop(), self.stack.pop()
+        if not isinstance(of, _Name) or of.text in _NAMES or type(arguments) is not tuple:
+            raise TypeError("an object of something that is no class")
+        self.push(_OTHER)
 
     def build(self, _: None) -> None:
         """The state of an ordered dictionary, where ``state_dict()`` keeps versions of layers; it is not needed."""
         state = self.stack.pop()
+        if self.stack[-1] is _OTHER:
+            return
         if type(self.stack[-1]) is not dict or type(state) is not dict or not state.keys() <= {"_metadata"}:
             _refuse("it gives attributes to an object")
 
@@ -216,7 +250,7 @@ class _Machine:
     def counter(self, counts: Any) -> _Other:
         if type(counts) is not dict:
             raise TypeError("a counter of something that is no dictionary")
-        return _Other()
+        return _OTHER
 
     def size(self, numbers: Any) -> tuple[int, ...]:
         return tuple(_count(number) for number in numbers)
@@ -224,7 +258,7 @@ class _Machine:
     def device(self, *arguments: Any) -> _Other:
         if not all(isinstance(argument, str | int) for argument in arguments):
             raise TypeError("a device by something that is no name")
-        return _Other()
+        return _OTHER
 
     def parameter(self, tensor: Any, needs_gradient: Any, hooks: Any) -> TensorOutline:
         if not isinstance(tensor, TensorOutline) or hooks != {} or type(needs_gradient) is not bool:
@@ -244,7 +278,7 @@ class _Machine:
         self.num_tensors += 1
         if self.num_tensors > MAX_TENSORS:
             _refuse(f"more than {MAX_TENSORS:,} tensors")
-        return TensorOutline(storage, shape)
+        return TensorOutline(storage, offset, shape, steps)
 
 
 def _check_covered(storage: Storage, offset: int, shape: tuple[int, ...], steps: tuple[int, ...]) -> None:
@@ -318,6 +352,7 @@ _STEPS: dict[str, Callable[[_Machine, Any], Any]] = {
     "LONG_BINGET": lambda machine, place: machine.push(machine.memo[place]),
     "GLOBAL": _Machine.name,
     "REDUCE": _Machine.call,
+    "NEWOBJ": _Machine.new,
     "BUILD": _Machine.build,
     "BINPERSID": _Machine.persistent,
 }

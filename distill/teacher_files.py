@@ -51,8 +51,8 @@ class TeacherFile:
             options=NetworkOptions.model_validate(order["options"]),
             num_classes=order["num_classes"],
             in_channels=order["in_channels"],
-            classes=order["classes"],
-            preprocessing=TeacherPreprocessing.model_validate(order["preprocessing"]),
+            classes=order.get("classes"),
+            preprocessing=TeacherPreprocessing.model_validate(order.get("preprocessing", {})),
         )
 
 

@@ -1,7 +1,6 @@
-"""A file that ``torch.save`` wrote, judged by its zip's directory and its pickle before PyTorch sees it. Free of torch.
+"""A file that ``torch.save`` wrote, told by its zip's directory and by its pickle's outline. Free of torch.
 
-PyTorch is never given the upload itself: two readers of zips may disagree about what is in one. It gets a zip written
-here, of the members that were looked at.
+No reader of pickles ever gets it: the tensors are made of the records' bytes, by what the outline says of them.
 """
 
 from __future__ import annotations
@@ -10,18 +9,19 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Self
+from typing import Any, Literal, NoReturn, Self, cast
 
 from distill.architectures import Shape, Tree
 from distill.data.archive import Archive, shown
 from distill.data.tarball import is_tar
 from distill.errors import InputError
-from distill.pickled import MAX_PICKLE_BYTES, SAVE_WEIGHTS, TensorOutline, outline
+from distill.pickled import MAX_PICKLE_BYTES, SAVE_WEIGHTS, Storage, TensorOutline, outline
 
 Kind = Literal["zip", "pickle", "archive", "other"]
 _PICKLE_NAME, _DIRECTORY_BYTES = b"data.pkl", 2**20
+_ALIGNMENT = 64
 _MAX_DEPTH = 6  # of dictionaries in dictionaries; weights lie higher
 _SAVE_AGAIN = "Load it with a current PyTorch and save it again. " + SAVE_WEIGHTS
 
@@ -86,18 +86,30 @@ class TorchFile:
         """Of all numbers in the file."""
         return sum(storage.num_bytes for storage in self._pickled.storages.values())
 
-    def copy_to(self, path: Path) -> None:
-        """Write the members that PyTorch needs into a plain zip of our own."""
-        names = ["data.pkl", *(f"data/{key}" for key in self._pickled.storages)]
-        order = self._archive.files.get(f"{self._root}byteorder")
-        if order is not None and order.file_size <= len("little"):
-            names.append("byteorder")
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as target:
-            for name in names:
-                info = zipfile.ZipInfo(f"copy/{name}")
-                with self._archive.open(self._root + name) as source, target.open(info, "w", force_zip64=True) as copy:
+    def tensor(self, path: tuple[str, ...], name: str) -> TensorOutline:
+        """What :attr:`tree` has at a place; where there is no dictionary of a key, the names begin with it."""
+        place = self._pickled.root
+        for number, key in enumerate(path):
+            if type(place.get(key)) is not dict:
+                return cast(TensorOutline, place[".".join((*path[number:], name))])
+            place = place[key]
+        return cast(TensorOutline, place[name])
+
+    def copy_to(self, path: Path, storages: Iterable[Storage]) -> dict[str, int]:
+        """Write these records one after the other, checked by the zip's sums; where each begins, by its key.
+
+        Raises:
+            InputError: ``upload_corrupt``.
+        """
+        places = {}
+        with path.open("wb") as copy:
+            for storage in {storage.key: storage for storage in storages}.values():
+                copy.seek(-copy.tell() % _ALIGNMENT, os.SEEK_CUR)
+                places[storage.key] = copy.tell()
+                with self._archive.open(f"{self._root}data/{storage.key}") as source:
                     shutil.copyfileobj(source, copy)
-            target.writestr("copy/version", "3\n")
+            copy.truncate()
+        return places
 
     def _read_pickle(self) -> bytes:
         name = f"{self._root}data.pkl"
@@ -106,6 +118,11 @@ class TorchFile:
         return self._archive.read(name)
 
     def _check_records(self) -> None:
+        if (order := self._archive.files.get(f"{self._root}byteorder")) is not None and (
+            order.file_size > len("little") or self._archive.read(f"{self._root}byteorder") != b"little"
+        ):
+            message = "Its numbers are in another order of bytes than PyTorch's usual one."
+            raise InputError("unsupported_format", message, hint="Save it on an ordinary machine. " + SAVE_WEIGHTS)
         for storage in self._pickled.storages.values():
             name = f"{self._root}data/{storage.key}"
             record = self._archive.files.get(name)

@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+import argparse
 import io
 import math
+import pickle
 import zipfile
+from collections import defaultdict, deque
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import nn
 from torch.optim.lr_scheduler import MultiStepLR
@@ -18,6 +24,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from distill.conversion import convert
 from distill.errors import InputError
+from distill.networks.torchvision_shim import import_torchvision
 from distill.registry import build_network, load_weights
 from distill.spec import NetworkOptions
 from distill.torchfile import TorchFile, kind_of
@@ -128,6 +135,84 @@ def test_every_type_of_numbers_keeps_its_bits(dtype: torch.dtype, tmp_path: Path
         assert torch.equal(found[name], tensor)
 
 
+def test_what_training_scripts_save_beside_the_weights_is_passed_over(tmp_path: Path) -> None:
+    """Nothing of it is made: PyTorch's own careful reader refuses such a file, the careless one would run it."""
+    network = network_of("resnet8")
+    beside = {
+        "args": argparse.Namespace(lr=0.1, out=Path("/tmp"), sizes=[1, 2], nested=argparse.Namespace(a={"b": 1})),
+        "best": np.float64(0.93),
+        "curve": np.arange(3.0),
+        "when": datetime(2026, 1, 2, tzinfo=UTC),
+        "counts": defaultdict(int, {"a": 1}),
+        "seen": {1, 2},
+        "last": deque([1.0, 2.0], maxlen=5),
+        "dtype": torch.bfloat16,
+        "config": OmegaConf.create({"model": {"name": "resnet8", "widths": [16, 32]}}),
+    }
+    path = converted({"state_dict": network.state_dict(), **beside}, tmp_path)
+
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / "upload", weights_only=True)
+    found = load_file(path)
+    assert found.keys() == network.state_dict().keys()
+    for name, value in network.state_dict().items():
+        assert torch.equal(found[name], value)
+
+
+def test_a_checkpoint_of_timms_own_saver(tmp_path: Path) -> None:
+    """Written by timm as its training script does, with arguments, optimizer and averaged weights."""
+    import_torchvision()
+    from timm import create_model
+    from timm.utils import CheckpointSaver, ModelEmaV3
+
+    torch.manual_seed(0)
+    network = create_model("test_resnet", num_classes=5)
+    averaged = ModelEmaV3(network)
+    args = argparse.Namespace(model="test_resnet", lr=0.1, opt="sgd", crop_pct=None, mean=(0.5, 0.5, 0.5))
+    saver = CheckpointSaver(
+        network,
+        torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9),
+        args=args,
+        model_ema=averaged,
+        checkpoint_dir=str(tmp_path),
+        recovery_dir=str(tmp_path),
+    )
+    saver.save_checkpoint(epoch=3, metric=0.5)
+
+    convert(tmp_path / "last.pth.tar", tmp_path / "teacher.safetensors")
+
+    found = load_file(tmp_path / "teacher.safetensors")
+    assert found.keys() == network.state_dict().keys()
+    loaded = build_network("timm/test_resnet", options=NetworkOptions(), num_classes=5, in_channels=3).eval()
+    load_weights(loaded, tmp_path / "teacher.safetensors")
+    images = torch.randn(2, 3, 160, 160)
+    with torch.no_grad():
+        assert torch.equal(loaded(images), network.eval()(images))
+
+
+def test_the_numbers_are_what_pytorch_reads(tmp_path: Path) -> None:
+    """Views of shared storages, transposed and cut, against PyTorch's own reader."""
+    base = torch.arange(240, dtype=torch.float32).view(6, 8, 5)
+    state = {"whole": base.clone(), "turned": base.transpose(0, 2), "cut": base[1:4, ::2], "scalar": base[2, 3, 4]}
+    path = converted(state, tmp_path)
+
+    expected, found = torch.load(tmp_path / "upload", weights_only=True), load_file(path)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+def test_numbers_of_another_byte_order_are_refused(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(3)}, tmp_path / "little")
+    with zipfile.ZipFile(tmp_path / "little") as source, zipfile.ZipFile(tmp_path / "big", "w") as target:
+        for name in source.namelist():
+            target.writestr(name, b"big" if name.endswith("byteorder") else source.read(name))
+
+    with pytest.raises(InputError, match="order of bytes") as caught:
+        convert(tmp_path / "big", tmp_path / "target")
+    assert caught.value.code == "unsupported_format"
+
+
 def test_two_names_of_one_tensor_are_written_out(tmp_path: Path) -> None:
     tied = torch.randn(4, 4)
 
@@ -196,10 +281,10 @@ def small() -> tuple[bytes, dict[str, bytes]]:
 def test_a_damaged_pickle_is_refused_or_read_as_its_outline_says(
     tmp_path: Path, small: tuple[bytes, dict[str, bytes]], damage: dict[int, int]
 ) -> None:
-    pickle, records = small
-    content = bytearray(pickle)
+    original, records = small
+    content = bytearray(original)
     for place, value in damage.items():
-        content[place % len(pickle)] = value
+        content[place % len(original)] = value
     (tmp_path / "upload").write_bytes(zipped(bytes(content), records=records))
 
     refusal = None
