@@ -149,6 +149,9 @@ class HubClient:
         with self._open(url, held) as (response, remote):
             if response is None:
                 return None
+            if response.status_code == 416:  # all bytes are there, or more: only another copy can tell
+                part.write_bytes(b"")
+                raise _TryAgain("it has no more bytes")
             if response.status_code == 206 and not response.headers.get("Content-Range", "").startswith(
                 f"bytes {held}-"
             ):
@@ -206,7 +209,7 @@ class HubClient:
 
 def _remote(said: dict[str, str], response: httpx.Response) -> Remote:
     commit = said.get("x-repo-commit", "")
-    if not _COMMIT.fullmatch(commit):
+    if response.status_code != 416 and not _COMMIT.fullmatch(commit):
         message = "The hub does not say which commit its answer is of."
         raise InputError(
             "invalid_value", message, hint="LIMBECK_HUB_URL must be a hub of Hugging Face's kind.", param="/hub"
@@ -226,13 +229,13 @@ def _remote(said: dict[str, str], response: httpx.Response) -> Remote:
 def _check_status(response: httpx.Response) -> None:
     """Whether a file comes; raises InputError where none ever will."""
     status = response.status_code
-    if status in (200, 206):
+    if status in (200, 206, 416):
         return
     if status in (401, 403):
         message = f"The hub does not give it to everybody ({status}): it is private, gated or not there."
         hint = f"Accept its terms there and download it yourself: {_BY_HAND}"
         raise InputError("invalid_value", message, hint=hint, param="/hub")
-    if status in (408, 416, 429) or status >= 500:
+    if status in (408, 429) or status >= 500:
         raise _TryAgain(f"it answers {status}")
     raise InputError("unavailable", f"The hub answers {status}.", hint=_BY_HAND, param="/hub")
 

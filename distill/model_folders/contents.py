@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from distill.data.archive import CHUNK_BYTES, shown
+from distill.data.archive import CHUNK_BYTES, check_ratio, shown
 from distill.data.folder_layout import is_junk
 from distill.data.source import Source
 from distill.errors import InputError
@@ -62,6 +62,8 @@ def find(source: Source) -> Contents:
         message = f"The archive holds no {CONFIG}, neither at its top nor in its one folder: it holds {names}."
         raise InputError("unsupported_format", message, hint=NEEDED)
     weights, is_pickled = _weights(source, root)
+    for name in weights:
+        check_ratio(source.files[name].compress_size, source.files[name].file_size, of=shown(name))
     return Contents(
         config=read_json(source, root + CONFIG),
         images=read_json(source, root + IMAGES) if root + IMAGES in source.files else None,

@@ -10,6 +10,8 @@ from distill.architectures import timm_names
 from distill.model_folders.description import refuse
 from distill.model_folders.renaming import Renaming
 
+_LONGEST, _LARGEST = 16, 100_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
@@ -59,14 +61,18 @@ def expect_at_most(config: Mapping[str, Any], **limits: float) -> None:
 def numbers(config: Mapping[str, Any], key: str) -> tuple[int, ...]:
     """A list of whole numbers; raises KeyError or TypeError."""
     found = config[key]
-    if not isinstance(found, list) or not all(type(number) is int for number in found):
-        raise TypeError(f"{key} is no list of whole numbers")
+    if not isinstance(found, list) or len(found) > _LONGEST or not all(map(_is_size, found)):
+        raise TypeError(f"{key} is no short list of whole numbers")
     return tuple(found)
 
 
 def number(config: Mapping[str, Any], key: str, default: int) -> int:
     """A whole number; raises TypeError."""
     found = config.get(key, default)
-    if type(found) is not int:
+    if not _is_size(found):
         raise TypeError(f"{key} is no whole number")
-    return found
+    return int(found)
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _LARGEST

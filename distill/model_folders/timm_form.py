@@ -95,8 +95,15 @@ def _pooling(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[st
 
 
 def _told(published: Mapping[str, Any]) -> dict[str, Any]:
-    """Of what is published with the weights, what is short enough to repeat."""
-    return {key: published[key] for key in _TOLD if key in published and len(str(published[key])) <= 100}
+    """Of what is published with the weights, what can be repeated in a report: short texts and sound numbers."""
+    told = {key: published.get(key) for key in _TOLD}
+    return {key: shown(value) if isinstance(value, str) else value for key, value in told.items() if _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return len(value) == 3 and all(isinstance(item, int) and _is_plain(item) for item in value)
+    return isinstance(value, str) or (isinstance(value, int | float) and 0 <= value < 1e6)
 
 
 def _mapping(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -166,6 +166,16 @@ WRONG: dict[str, tuple[dict[str, bytes], str, str]] = {
         "invalid_value",
         "width 1000000000",
     ),
+    "weights that are a bomb": (
+        changed(model__safetensors=bytes(17 * 2**20)),
+        "unsafe_file",
+        "unpack to 17,825,792",
+    ),
+    "a size beyond all bounds": (
+        changed(config__json=config(architectures=["ViTForImageClassification"], hidden_size=10**400)),
+        "upload_corrupt",
+        "hidden_size",
+    ),
     "malformed transformers": (
         changed(config__json=config(architectures=["ResNetForImageClassification"], depths="3", hidden_sizes=[1])),
         "upload_corrupt",
@@ -240,3 +250,14 @@ def test_pieces_of_one_tensor_must_all_be_there() -> None:
     with pytest.raises(InputError, match=r"a piece of blocks\.0\.attn\.qkv\.weight is missing") as caught:
         described.renaming.parts(names)
     assert caught.value.code == "state_dict_mismatch"
+
+
+def test_a_report_repeats_only_what_a_database_can_hold(tmp_path: Path) -> None:
+    published = {"crop_pct": float("nan"), "interpolation": "bi\x00\ud800c", "input_size": [3, 1e999, 32], "mean": MEAN}
+
+    found = adopted(resnet_folder(pretrained_cfg=published), tmp_path)
+
+    told = found["file"]["folder"]
+    assert told["interpolation"] == "bi\ufffd\ufffdc"
+    assert not {"crop_pct", "input_size"} & told.keys()
+    assert "mean" not in read_header(tmp_path / "teacher.safetensors").metadata  # without a std it says nothing
