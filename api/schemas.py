@@ -47,7 +47,8 @@ class ErrorSchema(Schema):
     param: str | None = None
     """JSON pointer into the request that caused it."""
     phase: str | None = None
-    hint: str = ""
+    hint: str
+    """How to mend it."""
     retryable: bool = False
     log_excerpt: list[str] = Field(default_factory=list)
     did_you_mean: list[str] = Field(default_factory=list)

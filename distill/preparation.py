@@ -32,6 +32,7 @@ from distill.teachers import Teacher, feature_bank
 from distill.viewing import ImagePreparation, input_shape, other_size, seen_shape
 
 _PROBE_IMAGES = 64
+_NUM_TOLD = 5
 
 
 def prepare(
@@ -124,8 +125,10 @@ def _start(spec: DistillSpec, path: Path, prepared: Prepared) -> tuple[dict[str,
         network, path, student=spec.student, num_classes=prepared.num_outputs, in_channels=prepared.in_channels
     )
     said = "Student and baseline start from the uploaded weights"
+    if found.ignored:
+        said = f"Left out of the uploaded file: {', '.join(found.ignored[:_NUM_TOLD])}. {said}"
     if found.keeps_head:
-        return network.state_dict(), f"{said}, classifier included."
+        return network.state_dict(), f"{said}, their own classifier included."
     heads = anatomy_of(network).classifiers
     start = {name: value for name, value in network.state_dict().items() if name.rpartition(".")[0] not in heads}
     return start, (

@@ -143,7 +143,8 @@ class StudentInit(Spec):
     """Weights to start from instead of random ones: of a pruned network, say, or of one trained on other data."""
 
     upload_id: str
-    """Of a safetensors file that was announced for the purpose student_init."""
+    """Of weights that were announced for the purpose student_init: a safetensors file, also the student of an earlier
+    job; or one of `torch.save`, where the operator lets these in."""
 
 
 class Budget(Spec):

@@ -59,7 +59,8 @@ class TorchFile:
         try:
             self._archive = Archive(path)
         except InputError as error:
-            error.hint = error.hint or SAVE_WEIGHTS
+            if error.code == "unsafe_file":
+                error.hint = SAVE_WEIGHTS  # in place of advice for archives
             raise
         try:
             self._root = _root(self._archive)

@@ -291,7 +291,7 @@ def _follow(client: Client, job_id: str, *, as_json: bool) -> None:
     if as_json:
         show_json(job)
     elif job["status"] != "succeeded":
-        say(out, outcome(job), style="red")
+        say(out, outcome(job), style="yellow" if job["status"] == "cancelled" else "red")
     else:
         report = client.report(job_id)
         out.print(report_table(report))

@@ -112,8 +112,13 @@ def get(kind: type[Kind], input_id: str) -> Kind:
     with database.read() as session:
         row = session.get(kind, input_id)
     if row is None:
-        raise NotFound(f"No {kind.__name__.lower()} {input_id!r}.")
+        raise _unknown(kind, input_id)
     return row
+
+
+def _unknown(kind: type[Input], input_id: str) -> NotFound:
+    name = kind.__name__.lower()
+    return NotFound(f"No {name} {input_id!r}.", hint=f"GET /{name}s lists them.")
 
 
 def listing(kind: type[Kind], *, limit: int, after: str | None) -> tuple[list[Kind], bool]:
@@ -136,7 +141,7 @@ def delete(kind: type[Input], input_id: str) -> None:
     with database.begin() as session:
         row = cast("Input | None", session.get(kind, input_id))
         if row is None:
-            raise NotFound(f"No {kind.__name__.lower()} {input_id!r}.")
+            raise _unknown(kind, input_id)
         column = Job.teacher_id if kind is Teacher else Job.dataset_id
         live = session.scalar(select(Job.id).where(column == input_id, Job.status.not_in(TERMINAL)).limit(1))
         if live is not None:

@@ -35,6 +35,8 @@ class Settings(BaseSettings):
     """How often lost jobs and lost messages are looked for."""
     redispatch_seconds: float = 30.0
     """A queued job that nobody took for so long is rung for again."""
+    queue_timeout_seconds: float = 7 * 86400.0
+    """A job that has waited in the queue for so long, for a worker or for its inputs, fails."""
     max_crashes: int = 3
     """So many crashes without progress fail a job."""
     stop_grace_seconds: float = 30.0
@@ -45,7 +47,8 @@ class Settings(BaseSettings):
     max_body_bytes: int = 2**20
     """For every body but an upload's content."""
     allow_pickle: bool = False
-    """Whether files of `torch.save` are taken as teachers. A worker reads them in a cage; safetensors need none."""
+    """Whether files of `torch.save` are taken as teachers, and as what students start from. A worker reads them in a
+    cage; safetensors need none."""
     hub_url: str = ""
     """Where teachers are fetched from by name (`hf-hub:owner/name`), such as https://huggingface.co or a mirror; empty:
     nowhere. Workers fetch, and need a way to that address."""

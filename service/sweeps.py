@@ -139,7 +139,7 @@ def cancel(sweep_id: str) -> int:
     """
     with database.begin() as session:
         if session.get(Sweep, sweep_id) is None:
-            raise NotFound(f"No sweep {sweep_id!r}.")
+            raise NotFound(f"No sweep {sweep_id!r}.", hint="GET /distill/sweep lists the sweeps.")
         unfinished = session.scalars(
             select(Job).where(Job.sweep_id == sweep_id, Job.status.not_in(TERMINAL)).order_by(Job.id).with_for_update()
         ).all()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill import architectures, model_folders
-from distill.architectures import AUTO, ONNX, TeacherFacts, Weights
+from distill.architectures import AUTO, ONNX, TeacherFacts, Unwrap, Weights
 from distill.data.opening import LongOutline, open_upload
 from distill.errors import InputError
 from distill.pickled import SAVE_WEIGHTS
@@ -112,7 +112,7 @@ def _outline_of_folder(path: Path, *, at: str) -> Outlined:
             contents = model_folders.find(source)
             description = model_folders.describe(contents)
             if contents.is_pickled:
-                _check_allowed(model_folders.SAVE_SAFELY)
+                check_allowed(model_folders.SAVE_SAFELY)
                 return Outlined(
                     architecture=AUTO, options=NetworkOptions(), report={"file": {"format": _PICKLED, "folder": {}}}
                 )
@@ -160,8 +160,11 @@ def _check_same(found: Outlined, architecture: str | None, options: NetworkOptio
         raise InputError("invalid_value", message, hint=hint, param=f"{at}/options")
 
 
-def look(path: Path) -> Found:
+def look(path: Path, *, unwrap: Unwrap = architectures.unwrap) -> Found:
     """Find the weights in an upload that is no folder, whatever its name.
+
+    Args:
+        unwrap: finds them among dictionaries and names.
 
     Raises:
         InputError: ``unsupported_format``, it is a pickle and LIMBECK_ALLOW_PICKLE is not set, or of the old format;
@@ -170,8 +173,10 @@ def look(path: Path) -> Found:
     kind = kind_of(path)
     if kind == "other":
         header = read_header(path)
-        return Found(architectures.unwrap(header.shapes), "safetensors", header.metadata)
-    _check_allowed()
+        return Found(unwrap(header.shapes), "safetensors", header.metadata)
+    if kind == "archive":
+        raise InputError("unsupported_format", "This is an archive and no file of weights.", hint=SAVE_WEIGHTS)
+    check_allowed()
     if kind == "pickle":
         raise InputError(
             "unsupported_format",
@@ -179,11 +184,11 @@ def look(path: Path) -> Found:
             hint="Load it with a current PyTorch and save it again. " + SAVE_WEIGHTS,
         )
     with TorchFile(path) as file:
-        return Found(architectures.unwrap(file.tree), _PICKLED)
+        return Found(unwrap(file.tree), _PICKLED)
 
 
 def is_pickled(report: Mapping[str, Any]) -> bool:
-    """Whether a teacher's upload has to be converted, by its report."""
+    """Whether an upload has to be converted, by the report of a teacher or what a job keeps of its start."""
     return bool(report.get("file", {}).get("format") == _PICKLED)
 
 
@@ -199,10 +204,10 @@ def check_request(request: Mapping[str, Any]) -> None:
         InputError: ``unsupported_format``.
     """
     if request.get("pickled"):
-        _check_allowed()
+        check_allowed()
 
 
-def _check_allowed(hint: str = "") -> None:
+def check_allowed(hint: str = "") -> None:
     """Whether the operator lets pickles in.
 
     Raises:

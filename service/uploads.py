@@ -34,7 +34,8 @@ def create(filename: str, *, size: int, purpose: Purpose, sha256: str | None) ->
         TooLarge: beyond LIMBECK_MAX_UPLOAD_BYTES, or ``quota_exceeded``: beyond LIMBECK_UPLOAD_QUOTA_BYTES in all.
     """
     if size > settings().max_upload_bytes:
-        raise TooLarge(f"{size} bytes announced; at most {settings().max_upload_bytes} are taken")
+        message = f"{size} bytes announced; at most {settings().max_upload_bytes} are taken."
+        raise TooLarge(message, hint="Send less; the operator sets LIMBECK_MAX_UPLOAD_BYTES.")
     purge()
     upload = Upload(
         id=new_id("up"),
@@ -85,9 +86,9 @@ def get(upload_id: str) -> Upload:
     with database.read() as session:
         upload = session.get(Upload, upload_id)
     if upload is None:
-        raise NotFound(f"No upload {upload_id!r}.")
+        raise NotFound(f"No upload {upload_id!r}.", hint="POST /uploads announces one.")
     if upload.status == "pending" and upload.expires_at < utcnow():
-        raise Gone(f"Upload {upload_id!r} expired; announce it again.")
+        raise Gone(f"Upload {upload_id!r} expired.", hint="Announce it again: POST /uploads.")
     if upload.status == "pending":  # the file alone knows: a sender, or this service, may have died in the middle
         upload.offset = _bytes_held(upload)
     return upload
@@ -101,7 +102,7 @@ def pending(upload_id: str) -> Upload:
     """
     upload = get(upload_id)
     if upload.status != "pending":
-        raise Conflict(f"Upload {upload_id!r} is {upload.status}.")
+        raise Conflict(f"Upload {upload_id!r} is {upload.status}.", hint="Another file is announced as a new upload.")
     return upload
 
 
@@ -134,9 +135,11 @@ def open_at(upload_id: str, *, offset: int) -> tuple[Upload, BinaryIO]:
     try:
         upload = pending(upload_id)
         if offset != upload.offset:
-            error = Conflict(f"{upload.offset} bytes have arrived; these would start at {offset}.")
-            error.hint, error.headers = "HEAD tells where to go on.", {"Upload-Offset": str(upload.offset)}
-            raise error
+            raise Conflict(
+                f"{upload.offset} bytes have arrived; these would start at {offset}.",
+                hint="HEAD tells where to go on.",
+                headers={"Upload-Offset": str(upload.offset)},
+            )
         return _prolonged(upload), file
     except BaseException:
         file.close()
@@ -175,9 +178,12 @@ def _locked(path: Path) -> BinaryIO:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 file.close()
-                error = Conflict("Another sender is at work on this upload.", code="upload_busy")
-                error.hint, error.headers = "Wait until it has ended.", {"Retry-After": "5"}
-                raise error from None
+                raise Conflict(
+                    "Another sender is at work on this upload.",
+                    code="upload_busy",
+                    hint="Wait until it has ended.",
+                    headers={"Retry-After": "5"},
+                ) from None
         file.close()  # in use, or another file has taken its place
         time.sleep(0.05)
 
@@ -233,7 +239,8 @@ def completed(upload_id: str, *, purpose: Purpose, at: str = "") -> Upload:
     try:
         upload = get(upload_id)
     except (NotFound, Gone) as error:
-        raise Invalid([InputError("not_found", error.detail, param=f"{at}/upload_id")]) from error
+        refusal = InputError("not_found", error.detail, hint=error.hint, param=f"{at}/upload_id")
+        raise Invalid([refusal]) from error
     if upload.status != "completed":
         message = f"Upload {upload_id!r} is not complete."
         raise Invalid(

@@ -1,4 +1,4 @@
-"""The checker of uploads: a process of its own, with limits on memory and time, that reads untrusted files.
+"""The reader of uploads: a process of its own, with limits on memory and time, that checks and converts them.
 
 Standard input: one JSON line, the order. Standard output: one JSON line, ``{"report": ...}`` or ``{"error": ...}``.
 """
@@ -20,7 +20,7 @@ _CPU_SECONDS = 1800
 
 
 def main() -> None:
-    """Check one input."""
+    """Do what one order says."""
     order = json.loads(sys.stdin.buffer.readline())
     try:
         if order.get("pickled"):
@@ -28,11 +28,12 @@ def main() -> None:
         lifeline.watch(lambda: os._exit(1))
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
         resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
-        answer = {"report": _check_teacher(order) if order["kind"] == "teacher" else _pack_dataset(order)}
+        answer = {"report": _DUTIES[order["kind"]](order)}
     except DistillError as error:
         answer = {"error": error.as_json()}
     except MemoryError:
-        refusal = InputError("unsafe_file", "Reading the file takes more memory than is allowed.", hint="Split it.")
+        message = f"Reading the file takes more than the {_MEMORY_BYTES:,} bytes of memory that are allowed."
+        refusal = InputError("unsafe_file", message, hint="Send fewer or smaller images, or a smaller network.")
         answer = {"error": refusal.as_json()}
     sys.stdout.write(json.dumps(answer) + "\n")
 
@@ -61,6 +62,17 @@ def _pack_dataset(order: dict[str, Any]) -> dict[str, Any]:
     if "preset" in order:
         return pack(read_preset(source, name=order["preset"], sha256=order["sha256"]), target)
     return pack(read(source, format=order["format"]), target)
+
+
+def _convert_start(order: dict[str, Any]) -> dict[str, Any]:
+    from distill import architectures
+    from distill.conversion import convert
+
+    convert(Path(order["source"]), Path(order["target"]), unwrap=architectures.unwrap_student)
+    return {}
+
+
+_DUTIES = {"teacher": _check_teacher, "dataset": _pack_dataset, "start": _convert_start}
 
 
 if __name__ == "__main__":

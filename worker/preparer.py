@@ -65,7 +65,8 @@ def _prepare(preparation: Preparation, folder: Path, stopping: threading.Event) 
             inputs.release(preparation)
         else:
             message = f"Reading it failed {preparation.fence} times ({str(died)[:200]})."
-            inputs.failed(preparation, InputError("unsafe_file", message, hint="Is the file whole and ordinary?"))
+            hint = "Look whether the file is whole and ordinary, save it anew and upload that; or send less at once."
+            inputs.failed(preparation, InputError("unsafe_file", message, hint=hint))
     except DistillError as error:
         inputs.failed(preparation, error)
 

@@ -40,8 +40,8 @@ def start(name: str, *, stopping: threading.Event) -> list[threading.Thread]:
 
 
 def sweep() -> int:
-    """Take back what was lost; how many jobs were touched."""
-    return jobs.sweep() + jobs.settle_waiting()
+    """Take back what was lost, and end what has waited too long; how many jobs were touched."""
+    return jobs.sweep() + jobs.settle_waiting() + jobs.time_out()
 
 
 def _repeat(duty: str, work: Callable[[], object], pause: float, stopping: threading.Event) -> None:

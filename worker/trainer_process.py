@@ -45,8 +45,6 @@ def _events_only(fd: int) -> Iterator[IO[str]]:
 
 def _train(order: dict[str, Any], out: IO[str], stop: threading.Event) -> bool:
     """Yield everything to ``out``; whether it was stopped before the end."""
-    import torch
-
     from distill import events
     from distill.errors import DistillError
 
@@ -63,11 +61,26 @@ def _train(order: dict[str, Any], out: IO[str], stop: threading.Event) -> bool:
                     return True
     except DistillError as error:
         say(events.Failed(error=error.as_json()))
-    except torch.OutOfMemoryError as error:
-        message = f"The device is out of memory: {str(error).splitlines()[0]}"
-        failure = DistillError("out_of_memory", message, hint="Use a smaller batch_size.", param="/training/batch_size")
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        said = str(error).partition("\n")[0] or "not even Python had any left"
+        failure = DistillError(
+            "out_of_memory",
+            f"The device is out of memory: {said}",
+            hint="Use a smaller batch_size, or a smaller student.",
+            param="/training/batch_size",
+        )
         say(events.Failed(error=failure.as_json()))
     return False
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    import torch
+
+    # torch has a class for the memory of devices; of the main memory it says it in words alone.
+    words = ("can't allocate memory", "bad_alloc")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(word in str(error) for word in words)
 
 
 def _events(order: dict[str, Any]) -> Generator[Any]:

@@ -2,7 +2,7 @@
 
 from distill.architectures.blueprint import Blueprint, Family, ImageInput, LayeredBlueprint, Preprocessing
 from distill.architectures.by_file import AUTO, ONNX
-from distill.architectures.layers import Layer, Shape
+from distill.architectures.layers import BITS, Layer, Shape
 from distill.architectures.matching import (
     NUM_REPORTED,
     StartFacts,
@@ -12,7 +12,7 @@ from distill.architectures.matching import (
     match_state,
 )
 from distill.architectures.options import PLAIN, Options, PlainOptions
-from distill.architectures.wrapping import Tree, Weights, unwrap
+from distill.architectures.wrapping import Tree, Unwrap, Weights, unwrap, unwrap_student
 from distill.architectures.zoo import (
     blueprint,
     catalog,
@@ -28,6 +28,7 @@ from distill.architectures.zoo import (
 
 __all__ = [
     "AUTO",
+    "BITS",
     "NUM_REPORTED",
     "ONNX",
     "PLAIN",
@@ -43,6 +44,7 @@ __all__ = [
     "StartFacts",
     "TeacherFacts",
     "Tree",
+    "Unwrap",
     "Weights",
     "blueprint",
     "catalog",
@@ -58,4 +60,5 @@ __all__ = [
     "parameters",
     "state_shapes",
     "unwrap",
+    "unwrap_student",
 ]

@@ -25,6 +25,8 @@ _FREE_BYTES = 16 * 2**20  # below this a large ratio harms nobody
 _MAX_DIRECTORY_BYTES = 64 * 2**20
 CHUNK_BYTES = 2**20
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
+_CUT_SHORT = "It is cut short or damaged; compare its size with the original's and upload it again."
+_FEWER = "Pack fewer files: Parquet, WebDataset and NPZ hold many images in one."
 
 ACCEPTED = (
     "Send an .npz with x_train, y_train, x_test and y_test, or a zip, tar or tar.gz of the four IDX files of MNIST or "
@@ -103,10 +105,10 @@ class _GuardedFile(io.BufferedReader):
 
     def read(self, size: int | None = -1, /) -> bytes:
         if self.armed and size is not None and size > _MAX_DIRECTORY_BYTES:
-            raise InputError("unsafe_file", f"the archive's directory takes {size:,} bytes")
+            raise InputError("unsafe_file", f"the archive's directory takes {size:,} bytes", hint=_FEWER)
         data = super().read(size)
         if self.armed and data.count(b"PK\x01\x02") > MAX_MEMBERS:
-            raise InputError("unsafe_file", f"the archive has more than {MAX_MEMBERS:,} members")
+            raise InputError("unsafe_file", f"the archive has more than {MAX_MEMBERS:,} members", hint=_FEWER)
         return data
 
 
@@ -117,7 +119,7 @@ def _open(file: _GuardedFile) -> zipfile.ZipFile:
         raise InputError(
             "upload_corrupt",
             f"the archive cannot be opened: {error}",
-            hint="It is cut short or damaged; compare its size with the original's and upload it again.",
+            hint=_CUT_SHORT,
         ) from error
     file.armed = False
     return opened
@@ -133,7 +135,7 @@ def _checked(members: list[zipfile.ZipInfo], archive_bytes: int) -> dict[str, zi
         if name in files:
             refuse(f"{shown(name)} is in the archive twice")
         if info.header_offset < 0 or info.header_offset + info.compress_size > archive_bytes:
-            raise InputError("upload_corrupt", f"{shown(name)} lies outside of the archive")
+            raise InputError("upload_corrupt", f"{shown(name)} lies outside of the archive", hint=_CUT_SHORT)
         files[name] = info
     _check_total(files, archive_bytes)
     return files

@@ -37,7 +37,8 @@ def read_cifar(source: Source, *, seed: int) -> RawDataset:
 def _split(source: Source, layout: CifarLayout, member: str) -> Split:
     data = source.read(member)
     if len(data) != source.files[member].file_size:
-        raise InputError("upload_corrupt", f"{shown(member)} holds {len(data):,} bytes, not what was listed")
+        message = f"{shown(member)} holds {len(data):,} bytes, not what was listed"
+        raise InputError("upload_corrupt", message, hint="Make the archive again, and upload it whole.")
     records = np.frombuffer(data, dtype=np.uint8).reshape(-1, layout.record_bytes)
     images, labels = records[:, -PIXEL_BYTES:], records[:, layout.num_labels - 1]
     return Split(images=images.reshape(-1, 3, SIDE, SIDE), labels=labels.astype(np.int64))

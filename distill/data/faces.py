@@ -35,6 +35,7 @@ MARGIN = 1.25
 _SIDES = (64, 112)
 _STEP = 16
 _FARTHEST = 1_000_000
+_NO_FACE = "Send photographs whose points lie on a face within them, each with the same number of points."
 
 Parse = Callable[[Face], tuple[list[float], Rect | None]]
 
@@ -112,7 +113,7 @@ def _read(source: Source, layout: FaceLayout, parse: Parse, *, seed: int, image_
 
 def _usual_side(pieces: Sequence[_Piece]) -> int:
     if not pieces:
-        raise InputError("dataset_empty", "there is no sound face")
+        raise InputError("dataset_empty", "there is no sound face", hint=_NO_FACE)
     steps = round(statistics.median(piece.side for piece in pieces) / _STEP)
     return max(_SIDES[0], min(_SIDES[1], steps * _STEP))
 

@@ -48,7 +48,9 @@ def _split(source: Source, layout: IdxLayout, pair: tuple[IdxFile, IdxFile]) -> 
     if layout.emnist == "letters":
         if labels.min() == 0:
             raise InputError(
-                "dataset_unreadable", f"{shown(pair[1].member)} holds a label 0; EMNIST's letters start at 1"
+                "dataset_unreadable",
+                f"{shown(pair[1].member)} holds a label 0; EMNIST's letters start at 1",
+                hint="Send EMNIST's own files, or name them otherwise: labels of other files start at 0.",
             )
         labels = labels - 1
     return Split(images=images[:, None], labels=labels.astype(np.int64))
@@ -74,5 +76,6 @@ def _values(source: Source, file: IdxFile) -> Images:
             raise InputError(
                 "dataset_unreadable",
                 f"{shown(file.member)} goes on after the {len(values):,} values its header promises",
+                hint="Write the file again, with a header that counts all of its items.",
             )
     return values.reshape(file.shape)

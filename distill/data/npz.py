@@ -74,7 +74,8 @@ def read_array(source: Source, header: ArrayHeader) -> NDArray[Any]:
         try:
             array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
         except ValueError as error:
-            raise InputError("upload_corrupt", f"{shown(header.key)} is damaged: {error}") from error
+            message = f"{shown(header.key)} is damaged: {error}"
+            raise InputError("upload_corrupt", message, hint="Save the arrays again with np.savez.") from error
         # The checksum is compared only once the end is reached.
         stream.read(1)
     return array
@@ -86,7 +87,8 @@ def _names(source: Source, header: ArrayHeader) -> list[str]:
         codes = names.astype(names.dtype.newbyteorder("=")).view(np.uint32)
         # numpy stores any 32 bits; Python fails in its own ways on what is no character.
         if ((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes < 0xE000))).any():
-            raise InputError("dataset_unreadable", f"{shown(header.key)} holds what is no text")
+            message = f"{shown(header.key)} holds what is no text"
+            raise InputError("dataset_unreadable", message, hint="Save the names as np.array(names, dtype=str).")
     return [str(name) for name in names]
 
 
@@ -110,5 +112,7 @@ def _bytes(images: NDArray[Any], header: ArrayHeader) -> Images:
 def _labels(labels: NDArray[Any], header: ArrayHeader) -> Labels:
     high = int(labels.max())
     if high > 2**31:
-        raise InputError("dataset_unreadable", f"{shown(header.key)} holds the label {high}")
+        message = f"{shown(header.key)} holds the label {high}"
+        hint = "Number the classes 0, 1, 2, ... without gaps: np.unique(y, return_inverse=True)[1] does."
+        raise InputError("dataset_unreadable", message, hint=hint)
     return labels.reshape(-1).astype(np.int64)

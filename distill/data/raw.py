@@ -18,6 +18,11 @@ Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
 HELD_OUT = 0.1
+_NO_TRAIN = "Give images for training, of two classes or more."
+_NO_TEST = "Give images for testing, or leave the test split out: a tenth of train is held out then."
+_NUMBER_THEM = (
+    "Number the classes 0, 1, 2, ... without gaps, each with train images: np.unique(y, return_inverse=True)[1] does."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +128,7 @@ def _without_labels(
     images: Images | None, test: Split | None, seed: int, said: list[str]
 ) -> tuple[Split, Split, list[str]]:
     if images is None or len(images) == 0:
-        raise InputError("dataset_empty", "there are no train images")
+        raise InputError("dataset_empty", "there are no train images", hint=_NO_TRAIN)
     if test is None and len(images) == 1:
         raise InputError("dataset_empty", "a single image leaves none to test with", hint="Give two or more images.")
     train = Split(images=images, labels=_no_labels(len(images)))
@@ -135,7 +140,7 @@ def _without_labels(
             f"with seed {seed}."
         )
     if len(test.labels) == 0:
-        raise InputError("dataset_empty", "there are no test images")
+        raise InputError("dataset_empty", "there are no test images", hint=_NO_TEST)
     return train, replace(test, labels=_no_labels(len(test.labels))), []
 
 
@@ -178,16 +183,16 @@ def hold_out(split: Split, *, seed: int) -> tuple[Split, Split]:
 
 def _check_labels(labels: Labels, classes: list[str] | None) -> None:
     if len(labels) == 0:
-        raise InputError("dataset_empty", "there are no train images")
+        raise InputError("dataset_empty", "there are no train images", hint=_NO_TRAIN)
     present = np.unique(labels)
     if present[0] < 0:
-        raise InputError("dataset_unreadable", f"there is a train label {present[0]}; labels start at 0")
+        message = f"there is a train label {present[0]}; labels start at 0"
+        raise InputError("dataset_unreadable", message, hint=_NUMBER_THEM)
     if classes is not None:
         _check_names(classes)
         if present[-1] >= len(classes):
-            raise InputError(
-                "dataset_unreadable", f"there is a train label {present[-1]}, and only {len(classes)} classes"
-            )
+            message = f"there is a train label {present[-1]}, and only {len(classes)} classes"
+            raise InputError("dataset_unreadable", message, hint="Name every class, in the order of the labels.")
     _check_gaps(present, classes)
     if len(present) < 2:
         raise InputError("dataset_empty", "there is only one class in train", hint="Give two or more classes.")
@@ -204,8 +209,7 @@ def _check_gaps(present: Labels, classes: list[str] | None) -> None:
         "dataset_class_mismatch",
         f"{len(present)} classes have train images, labels {present[0]} to {present[-1]}; "
         f"there are none for {first}{more}",
-        hint="Number the classes 0, 1, 2, ... without gaps, each with train images: "
-        "np.unique(y, return_inverse=True)[1] does.",
+        hint=_NUMBER_THEM,
     )
 
 
@@ -219,10 +223,11 @@ def _check_names(classes: list[str]) -> None:
 
 def _check_test_labels(labels: Labels, num_classes: int) -> None:
     if len(labels) == 0:
-        raise InputError("dataset_empty", "there are no test images")
+        raise InputError("dataset_empty", "there are no test images", hint=_NO_TEST)
     present = np.unique(labels)
     if present[0] < 0:
-        raise InputError("dataset_unreadable", f"there is a test label {present[0]}; labels start at 0")
+        message = f"there is a test label {present[0]}; labels start at 0"
+        raise InputError("dataset_unreadable", message, hint=_NUMBER_THEM)
     if present[-1] >= num_classes:
         raise InputError(
             "dataset_class_mismatch",

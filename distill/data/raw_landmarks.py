@@ -73,7 +73,9 @@ def assemble_landmarks(
         )
     for split, name in ((train, "train"), (test, "test")):
         if len(split.images) == 0:
-            raise InputError("dataset_empty", f"there is no sound face in {name}")
+            message = f"there is no sound face in {name}"
+            hint = "Send photographs whose points lie on a face; `skipped` of a data set tells why faces are left out."
+            raise InputError("dataset_empty", message, hint=hint)
     if markup.flip_pairs is None:
         said.append("Which points change places in a mirror is not known, so that images cannot be flipped.")
     return RawLandmarks(

@@ -220,7 +220,10 @@ def test_a_waiting_job_says_its_place(client: httpx.Client, job_id: str, body: d
     second = client.post("/distill", json=body).json()["id"]
     assert "Waiting for a worker, number 2 in the queue" in text_of(client.get(f"/jobs/{second}"))
     jobs.cancel(second)
-    assert "Cancelled before it began" in text_of(client.get(f"/jobs/{second}"))
+    page = client.get(f"/jobs/{second}")
+    assert "Cancelled before it began" in text_of(page)
+    assert "No epoch was finished, so there is no student. To begin anew, submit the request again." in text_of(page)
+    assert "cancelled_by_user" not in page.text  # nothing went wrong
 
 
 @pytest.mark.parametrize(
