@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from itertools import pairwise
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from distill import recipes
@@ -40,6 +49,20 @@ Revision = Annotated[str, Field(max_length=200, description="Branch, tag or comm
 DatasetFormat = Literal[
     "auto", "npz", "idx", "cifar", "imagefolder", "manifest", "webdataset", "parquet", "wflw", "300w"
 ]
+
+
+def public_part(url: str) -> str:
+    """A URL without what may be a secret: user, password, query (signatures stand there) and fragment."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # what can be read by nobody is nobody's to see
+        return ""
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+RemoteUrl = Annotated[str, Field(max_length=4096), PlainSerializer(public_part, return_type=str, when_used="json")]
+"""As JSON, which is what is stored and shown, it is the public part alone."""
+Sha256 = Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")]
 
 
 class NetworkOptions(Spec):
@@ -124,18 +147,24 @@ class TeacherRef(TeacherTraits):
 
 
 class DatasetRef(Spec):
-    """A data set by id, or given inline by its upload or by the name of a public one."""
+    """A data set by id, or given inline by its upload, by the name of a public one, or by its URL."""
 
     id: str | None = None
     upload_id: str | None = None
     preset: str | None = None
     """A name from GET /presets; its files must be in the operator's folder."""
+    url: RemoteUrl | None = None
+    """`https://host/path`, or `s3://bucket/key` of a bucket that the operator listed; a worker fetches it."""
+    sha256: Sha256 | None = None
+    """Of the file behind the URL, which is refused when it differs."""
     format: DatasetFormat = "auto"
 
     @model_validator(mode="after")
     def _one_way(self) -> DatasetRef:
-        if [self.id, self.upload_id, self.preset].count(None) != 2:
-            raise ValueError("give exactly one of id, upload_id and preset")
+        if [self.id, self.upload_id, self.preset, self.url].count(None) != 3:
+            raise ValueError("give exactly one of id, upload_id, preset and url")
+        if self.sha256 is not None and self.url is None:
+            raise ValueError("sha256 goes with url")
         return self
 
 

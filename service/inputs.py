@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy import delete as delete_rows
-from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from distill.data.inspect import inspect_dataset
@@ -16,7 +16,7 @@ from distill.errors import DistillError, InputError
 from distill.spec import TeacherTraits
 from distill.traits import check_traits
 from models import TERMINAL, Dataset, InputStatus, Job, Teacher, Upload, db_now, utcnow
-from service import database, presets, teacher_files, uploads
+from service import data_overview, database, sources, teacher_files, uploads
 from service.artifacts import store
 from service.errors import Conflict, Fenced, Invalid, NotFound
 from service.ids import new_id
@@ -150,48 +150,65 @@ def delete(kind: type[Input], input_id: str) -> None:
         if kept is not None:
             raise Conflict(f"Job {kept!r} was made from it.", hint="Delete that job first.")
         session.delete(row)
-    for key in (row.source_key, row.key):
-        if key:
-            store().delete(key)
+    for key in sources.keys(row):
+        store().delete(key)
+    if isinstance(row, Dataset) and row.key:
+        data_overview.forget(row.key)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preparation:
-    """A worker's hold on an input that is to be checked in full."""
+class Hold:
+    """A worker's hold on an input, until its lease is over or a later one is taken."""
 
     kind: type[Input]
     id: str
     fence: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation(Hold):
+    """A hold on an input that is to be checked in full."""
+
+    tries: int
+    """How often its checking was begun, this time included."""
     request: dict[str, Any]
     """What the checking process is told: paths and names."""
 
 
 def claim_next(owner: str) -> Preparation | None:
-    """Take the oldest input that no live worker prepares; None when there is none."""
-    for kind in (Teacher, Dataset):
-        with database.begin() as session:
-            free = or_(kind.lease_until.is_(None), kind.lease_until < db_now())
-            oldest = (
-                select(kind.id)
-                .where(kind.status == InputStatus.PROCESSING, free)
-                .order_by(kind.id)
-                .limit(1)
-                .with_for_update(skip_locked=True)
-                .scalar_subquery()
-            )
-            row: Input | None = session.scalar(
-                update(kind)
-                .where(kind.id == oldest)
-                .values(owner=owner, fence=kind.fence + 1, lease_until=db_now() + settings().lease_seconds)
-                .returning(kind)
-            )
-            if row is not None:
-                return Preparation(kind=kind, id=row.id, fence=row.fence, request=_request(row))
-    return None
+    """Take the oldest input that is there and that no live worker prepares; None when there is none."""
+    row: Input | None = claim(Teacher, owner)
+    if row is None:
+        row = claim(Dataset, owner, or_(Dataset.url.is_(None), Dataset.source_key != ""))
+    if row is None:
+        return None
+    fetching = (row.fetch or {}).get("claims", 0) if isinstance(row, Dataset) else 0
+    return Preparation(kind=type(row), id=row.id, fence=row.fence, tries=row.fence - fetching, request=_request(row))
+
+
+def claim(kind: type[Kind], owner: str, *where: ColumnElement[bool]) -> Kind | None:
+    """Take the oldest input of a kind that waits for a worker and satisfies conditions, with its lease."""
+    free = or_(kind.lease_until.is_(None), kind.lease_until < db_now())
+    oldest = (
+        select(kind.id)
+        .where(kind.status == InputStatus.PROCESSING, free, *where)
+        .order_by(kind.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    with database.begin() as session:
+        row: Kind | None = session.scalar(
+            update(kind)
+            .where(kind.id == oldest)
+            .values(owner=owner, fence=kind.fence + 1, lease_until=db_now() + settings().lease_seconds)
+            .returning(kind)
+        )
+    return row
 
 
 def _request(row: Input) -> dict[str, Any]:
-    if isinstance(row, Dataset) and (preset := presets.name_of(row)) is not None:
+    if (preset := sources.of(row).preset) is not None:
         root = str(settings().resolved_presets_dir)
         return {"kind": "dataset", "source": root, "preset": preset, "sha256": row.sha256, "attempt": row.fence}
     request: dict[str, Any] = {"attempt": row.fence}
@@ -218,7 +235,8 @@ def _request(row: Input) -> dict[str, Any]:
 def ready(preparation: Preparation, *, report: dict[str, Any], packed: Path | None) -> None:
     """The input passed; ``packed`` is the file that trainers shall read, or None for the upload itself.
 
-    A pickle is not kept once it has been converted, and neither is its upload.
+    What lies beside the packed file of a data set is kept with it. A pickle is not kept once it has been converted,
+    and neither is its upload.
 
     Raises:
         Fenced: another worker took it over.
@@ -226,10 +244,11 @@ def ready(preparation: Preparation, *, report: dict[str, Any], packed: Path | No
     key = None
     if packed is not None:
         key = f"inputs/{preparation.id}-{preparation.fence}{packed.suffix}"
+        data_overview.keep(packed, key=key)
         store().put(key, packed)
     report = dict(report)
     with database.begin() as session:
-        row = _held(session, preparation)
+        row = held(session, preparation)
         row.status, row.ready_at = InputStatus.READY, utcnow()
         if isinstance(row, Teacher):
             row.architecture = report.pop("architecture", row.architecture)
@@ -266,40 +285,54 @@ def _spent(session: Session, row: Input) -> str | None:
     return source
 
 
-def failed(preparation: Preparation, error: DistillError) -> None:
+def failed(hold: Hold, error: DistillError) -> None:
     """The input cannot be used, and why.
 
     Raises:
         Fenced: another worker took it over.
     """
     with database.begin() as session:
-        row = _held(session, preparation)
+        row = held(session, hold)
         row.status, row.error = InputStatus.ERROR, error.as_json()
+        if isinstance(row, Dataset) and row.fetch is not None:
+            row.fetch = {name: value for name, value in row.fetch.items() if name != "request"}
 
 
-def renew(preparation: Preparation) -> None:
-    """Keep the hold on an input that is still being checked.
+def renew(hold: Hold) -> None:
+    """Keep the hold on an input that is still being worked on.
 
     Raises:
         Fenced: another worker took it over.
     """
     with database.begin() as session:
-        row = _held(session, preparation)
+        row = held(session, hold)
         row.lease_until = (session.scalar(select(db_now())) or 0.0) + settings().lease_seconds
 
 
-def release(preparation: Preparation) -> None:
+def release(hold: Hold) -> None:
     """Let the input be taken again at once.
 
     Raises:
         Fenced: another worker took it over.
     """
     with database.begin() as session:
-        _held(session, preparation).lease_until = None
+        held(session, hold).lease_until = None
 
 
-def _held(session: Session, preparation: Preparation) -> Input:
-    row = cast("Input | None", session.get(preparation.kind, preparation.id, with_for_update=True))
-    if row is None or row.fence != preparation.fence or row.status != InputStatus.PROCESSING:
-        raise Fenced(preparation.id)
+def held(session: Session, hold: Hold) -> Input:
+    """The row, locked.
+
+    Raises:
+        Fenced: another worker took it over, or this one let go of it.
+    """
+    row = cast("Input | None", session.get(hold.kind, hold.id, with_for_update=True))
+    if row is None or row.fence != hold.fence or row.status != InputStatus.PROCESSING or row.lease_until is None:
+        raise Fenced(hold.id)
     return row
+
+
+def is_held(kind: type[Input], input_id: str, *, fence: int) -> bool:
+    """Whether a worker that took an input with this fence may still be at work on it."""
+    waits = (kind.id == input_id, kind.fence == fence, kind.status == InputStatus.PROCESSING)
+    with database.read() as session:
+        return session.scalar(select(kind.id).where(*waits, kind.lease_until >= db_now())) is not None

@@ -16,7 +16,7 @@ from distill.proposals import Candidate
 from distill.published import published
 from distill.spec import DatasetFormat, DatasetRef, DistillSpec, NetworkOptions, StudentInit, TeacherRef
 from models import Dataset, InputStatus, Teacher
-from service import budgets, hub, inputs, presets, starts
+from service import budgets, hub, inputs, presets, remote, sources, starts
 from service.data_facts import DataFacts
 from service.errors import Invalid
 from service.inputs import Kind
@@ -84,7 +84,7 @@ Seen = dict[str, Found | Invalid]
 
 
 def bring(spec: DistillSpec, *, seen: Seen | None = None) -> Brought:
-    """Look into the uploads or the preset that a request names; before the transaction, since files take time.
+    """Look into the uploads, the preset or the URL that a request names; before the transaction, since files take time.
 
     Args:
         spec: the request.
@@ -128,6 +128,8 @@ def _new_teacher(ref: TeacherRef) -> Teacher:
 def _new_dataset(ref: DatasetRef) -> Dataset:
     if ref.preset is not None:
         row = presets.new_dataset(ref.preset, format=ref.format, at="/dataset")
+    elif ref.url is not None:
+        row = remote.new_dataset(ref.url, sha256=ref.sha256, format=ref.format, at="/dataset")
     else:
         row = inputs.new_dataset(ref.upload_id or "", format=ref.format, at="/dataset")
     row.status = InputStatus.PROCESSING
@@ -244,7 +246,7 @@ def _output_errors(spec: DistillSpec) -> Iterator[InputError]:
 
 def _prepared_before(session: Session, row: Dataset | None) -> Dataset | None:
     """What an earlier request made of the same preset, so that its images are packed once."""
-    return presets.same(session, row) if row is not None and presets.name_of(row) is not None else None
+    return presets.same(session, row) if row is not None and sources.of(row).preset is not None else None
 
 
 def _known(session: Session, kind: type[Kind], input_id: str | None, errors: list[DistillError]) -> Kind | None:

@@ -12,12 +12,10 @@ from distill.data.inspect import inspect_source
 from distill.data.presets import Preset
 from distill.errors import InputError
 from models import Dataset, InputStatus
-from service import database
+from service import database, sources
 from service.errors import Invalid
 from service.ids import new_id
 from service.settings import settings
-
-_MARK = "preset:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +30,6 @@ def listing() -> list[PresetState]:
     """All presets."""
     root = settings().resolved_presets_dir
     return [PresetState(preset=p, in_place=presets.is_in_place(p, root)) for p in presets.PRESETS.values()]
-
-
-def name_of(row: Dataset) -> str | None:
-    """The preset that a data set was made from; None when it was uploaded."""
-    return row.upload_id.removeprefix(_MARK) if row.upload_id.startswith(_MARK) else None
 
 
 def create_dataset(name: str, *, format: str) -> tuple[Dataset, bool]:
@@ -65,7 +58,7 @@ def new_dataset(name: str, *, format: str, at: str = "") -> Dataset:
         raise Invalid([error]) from error
     return Dataset(
         id=new_id("ds"),
-        upload_id=f"{_MARK}{name}",
+        upload_id=sources.of_preset(name),
         filename=name,
         size=tree.size,
         sha256=digest,

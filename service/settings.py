@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -52,6 +53,18 @@ class Settings(BaseSettings):
     hub_url: str = ""
     """Where teachers are fetched from by name (`hf-hub:owner/name`), such as https://huggingface.co or a mirror; empty:
     nowhere. Workers fetch, and need a way to that address."""
+    remote_sources: Literal["https", "none"] = "https"
+    """Whether workers fetch data sets from public https URLs that a request names; `none`: no URL is taken."""
+    remote_allow_hosts: str = ""
+    """Hosts in one's own network that may be fetched from all the same: `files.internal, nas.lan:8443`."""
+    remote_buckets: str = ""
+    """Buckets that `s3://` URLs may name, with the credentials of the worker's environment; empty: none."""
+    remote_idle_seconds: float = 30.0
+    """A source that is silent for so long is asked anew."""
+    remote_max_seconds: float = 6 * 3600.0
+    """A fetch that takes longer has failed."""
+    s3_endpoint_url: str = ""
+    """Of a store that is not Amazon's, such as MinIO."""
     device: str = "auto"
     """Where trainers run: auto, cpu, cuda or mps."""
     trainer_threads: int = 0

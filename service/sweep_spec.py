@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 
 from distill.errors import DistillError, InputError
 from distill.method_specs import Spec
+from distill.spec import public_part
 from service.errors import Invalid
 
 MAX_CHILDREN = 500
@@ -200,8 +201,9 @@ def _labels(values: Sequence[Any]) -> list[str]:
 def _short(value: Any) -> str:
     """A method, a network or an input by its name, anything else as JSON."""
     if isinstance(value, Mapping):
-        named = (value.get(key) for key in ("type", "architecture", "id", "preset"))
-        return next((name for name in named if isinstance(name, str) and name), _text(value))
+        named = (value.get(key) for key in ("type", "architecture", "id", "preset", "url"))
+        name = next((name for name in named if isinstance(name, str) and name), _text(value))
+        return public_part(name) if name == value.get("url") else name
     return value if isinstance(value, str) and value else _text(value)
 
 

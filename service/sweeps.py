@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from distill.errors import DistillError
+from distill.errors import DistillError, InputError
 from distill.spec import DistillSpec
 from models import TERMINAL, Job, Sweep
 from service import database, jobs, plans
@@ -113,6 +113,7 @@ def plan(children: Sequence[Child], *, wrong: Sequence[DistillError] = ()) -> li
     with database.read() as session:
         for child, inputs in zip(children, brought, strict=True):
             try:
+                _refuse_signed_url(child.spec)
                 found = plans.make(session, child.spec, brought=inputs)
             except Invalid as invalid:
                 errors = distinct([*errors, *map(child.candidate.blame, invalid.errors)])
@@ -121,6 +122,13 @@ def plan(children: Sequence[Child], *, wrong: Sequence[DistillError] = ()) -> li
     if errors:
         raise Invalid(errors)
     return planned
+
+
+def _refuse_signed_url(spec: DistillSpec) -> None:
+    """A sweep keeps and shows its body and makes names of its values: no place for what may be a signature."""
+    if "?" in (spec.dataset.url or ""):
+        message, hint = "A sweep takes no URL with a query.", "POST it to /datasets, and give the id of that."
+        raise Invalid([InputError("invalid_value", message, hint=hint, param="/dataset/url")])
 
 
 def distinct(errors: Iterable[DistillError]) -> list[DistillError]:

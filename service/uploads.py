@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from distill.errors import InputError
 from distill.files import sha256_of
-from models import Upload, utcnow
+from models import Dataset, InputStatus, Upload, utcnow
 from service import database
 from service.artifacts import store
 from service.errors import Conflict, Gone, Invalid, NotFound, TooLarge
@@ -47,21 +47,33 @@ def create(filename: str, *, size: int, purpose: Purpose, sha256: str | None) ->
         expires_at=utcnow() + _LIFETIME,
     )
     with database.begin() as session:
-        _check_quota(session, size)
+        check_quota(session, size)
         session.add(upload)
     return upload
 
 
-def _check_quota(session: Session, size: int) -> None:
-    quota = settings().upload_quota_bytes
-    counted = or_(Upload.status == "completed", Upload.expires_at > utcnow())
-    held = session.scalar(select(func.coalesce(func.sum(Upload.size), 0)).where(counted)) or 0
+def check_quota(session: Session, size: int, *, but: str | None = None) -> None:
+    """Whether there is room for ``size`` bytes more, not counting the data set ``but``.
+
+    Raises:
+        TooLarge: ``quota_exceeded``.
+    """
+    quota, held = settings().upload_quota_bytes, bytes_held(session, but=but)
     if held + size > quota:
         raise TooLarge(
             f"{size} bytes announced; uploads hold {held} of the {quota} bytes that they may.",
             code="quota_exceeded",
             hint="Pending uploads expire after a day; the operator sets LIMBECK_UPLOAD_QUOTA_BYTES.",
         )
+
+
+def bytes_held(session: Session, *, but: str | None = None) -> int:
+    """What the quota counts: uploads, and what is or was fetched, without the data set ``but``."""
+    counted = or_(Upload.status == "completed", Upload.expires_at > utcnow())
+    sent = session.scalar(select(func.coalesce(func.sum(Upload.size), 0)).where(counted)) or 0
+    is_there = or_(Dataset.status != InputStatus.ERROR, Dataset.source_key != "")
+    fetched = select(func.coalesce(func.sum(Dataset.size), 0)).where(Dataset.url.is_not(None), is_there)
+    return int(sent) + int(session.scalar(fetched.where(Dataset.id != (but or ""))) or 0)
 
 
 def purge() -> None:

@@ -55,13 +55,13 @@ def _check_teacher(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pack_dataset(order: dict[str, Any]) -> dict[str, Any]:
-    from distill.data.packed import pack
+    from distill.data.overview import pack_and_describe
     from distill.data.readers import read, read_preset
 
     source, target = Path(order["source"]), Path(order["target"])
     if "preset" in order:
-        return pack(read_preset(source, name=order["preset"], sha256=order["sha256"]), target)
-    return pack(read(source, format=order["format"]), target)
+        return pack_and_describe(read_preset(source, name=order["preset"], sha256=order["sha256"]), target)
+    return pack_and_describe(read(source, format=order["format"]), target)
 
 
 def _convert_start(order: dict[str, Any]) -> dict[str, Any]:

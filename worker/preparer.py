@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import queue
-import shutil
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from service.inputs import Preparation
 from service.logs import logger
 from service.settings import settings
 from worker.children import Child, bare_environment, network_environment
+from worker.holding import folder_of, renewed
 
 log = logger(__name__)
 
@@ -28,14 +27,11 @@ def prepare_next(owner: str, *, stopping: threading.Event) -> bool:
     preparation = inputs.claim_next(owner)
     if preparation is None:
         return False
-    folder = settings().work_dir / f"{preparation.id}-{preparation.fence}"
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        _prepare(preparation, folder, stopping)
-    except Fenced:
-        log.warning("another worker took the input over", input=preparation.id)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with folder_of(preparation) as folder, renewed(preparation) as lost:
+        try:
+            _prepare(preparation, folder, stopping, lost)
+        except Fenced:
+            log.warning("another worker took the input over", input=preparation.id)
     jobs.settle_waiting()
     return True
 
@@ -48,30 +44,30 @@ class _Died(Exception):
     """A child ended without an answer."""
 
 
-def _prepare(preparation: Preparation, folder: Path, stopping: threading.Event) -> None:
+def _prepare(preparation: Preparation, folder: Path, stopping: threading.Event, lost: threading.Event) -> None:
     packed = folder / "prepared.safetensors"
     try:
         teacher_files.check_request(preparation.request)
-        order = _order(preparation, folder, stopping)
+        order = _order(preparation, folder, stopping, lost)
         order["target"] = str(packed.resolve())
         environment = bare_environment(folder)
-        answer = _ask(preparation, "worker.ingest_process", order, folder, environment, stopping)
+        answer = _ask(preparation, "worker.ingest_process", order, folder, environment, stopping, lost)
         inputs.ready(preparation, report=_origin(order) | answer["report"], packed=packed if packed.exists() else None)
     except _Stopped:
         inputs.release(preparation)
     except _Died as died:
-        if preparation.fence < _MAX_ATTEMPTS:
+        if preparation.tries < _MAX_ATTEMPTS:
             log.warning("the checker died; it is tried again", input=preparation.id, died=str(died))
             inputs.release(preparation)
         else:
-            message = f"Reading it failed {preparation.fence} times ({str(died)[:200]})."
+            message = f"Reading it failed {preparation.tries} times ({str(died)[:200]})."
             hint = "Look whether the file is whole and ordinary, save it anew and upload that; or send less at once."
             inputs.failed(preparation, InputError("unsafe_file", message, hint=hint))
     except DistillError as error:
         inputs.failed(preparation, error)
 
 
-def _order(preparation: Preparation, folder: Path, stopping: threading.Event) -> dict[str, Any]:
+def _order(preparation: Preparation, folder: Path, stopping: threading.Event, lost: threading.Event) -> dict[str, Any]:
     """What the checker is told; what lies on a hub has been fetched then."""
     request = preparation.request
     if "hub" not in request:
@@ -85,7 +81,7 @@ def _order(preparation: Preparation, folder: Path, stopping: threading.Event) ->
         "max_bytes": settings().max_upload_bytes,
         "folder": str(source),
     }
-    fetched = _ask(preparation, "worker.fetch_process", order, folder, network_environment(folder), stopping)
+    fetched = _ask(preparation, "worker.fetch_process", order, folder, network_environment(folder), stopping, lost)
     return {**request, "source": str(source), "hub": {**request["hub"], **fetched}}
 
 
@@ -101,8 +97,9 @@ def _ask(
     folder: Path,
     environment: Mapping[str, str],
     stopping: threading.Event,
+    lost: threading.Event,
 ) -> dict[str, Any]:
-    """The answer of a child process, while the hold on the input is renewed.
+    """The answer of a child process.
 
     Raises:
         DistillError: its answer is one.
@@ -112,11 +109,11 @@ def _ask(
     """
     child = Child(module, order=order, cwd=folder, env=environment)
     answer = None
-    renewed = time.monotonic()
     while True:
-        if time.monotonic() - renewed > settings().lease_seconds / 3:
-            _renew(preparation, child)
-            renewed = time.monotonic()
+        if lost.is_set():
+            child.kill()
+            child.wait()
+            raise Fenced(preparation.id)
         try:
             message = child.messages.get(timeout=0.2)
         except queue.Empty:
@@ -135,12 +132,3 @@ def _ask(
     if "error" in answer:
         raise DistillError.from_json(answer["error"])
     return answer
-
-
-def _renew(preparation: Preparation, child: Child) -> None:
-    try:
-        inputs.renew(preparation)
-    except Fenced:
-        child.kill()
-        child.wait()
-        raise

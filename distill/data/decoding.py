@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from statistics import median_low
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -33,11 +35,26 @@ class ImageReader:
     source: Source
     broken: dict[str, str] = field(default_factory=dict)
     """Why, by member."""
+    seen: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+    """Width, height and mode as the file has them, by member."""
 
     @property
     def skipped(self) -> list[dict[str, str]]:
         """The same with ``path`` and ``reason``."""
         return [{"path": shown(member), "reason": reason} for member, reason in self.broken.items()]
+
+    @property
+    def originals(self) -> dict[str, Any]:
+        """``width`` and ``height`` with ``min``, ``median`` and ``max``, and how many images have each of ``modes``."""
+        sound = [seen for member, seen in self.seen.items() if member not in self.broken]
+        if not sound:
+            return {}
+        widths, heights, modes = zip(*sound, strict=True)
+        return {
+            "width": {"min": min(widths), "median": median_low(widths), "max": max(widths)},
+            "height": {"min": min(heights), "median": median_low(heights), "max": max(heights)},
+            "modes": dict(sorted(Counter(modes).items())),
+        }
 
     def attempt(self, member: str, act: Callable[[Image.Image], T]) -> T | None:
         """What ``act`` makes of the image, opened but not decoded; None, and a line in the list, if it fails."""
@@ -47,6 +64,7 @@ class ImageReader:
             with Image.open(io.BytesIO(self.source.read(member)), formats=_FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ValueError(f"{image.width * image.height:,} pixels; the limit is {MAX_PIXELS:,}")
+                self.seen[member] = (image.width, image.height, image.mode)
                 return act(image)
         except MemoryError:
             raise

@@ -72,6 +72,7 @@ def read_layout(source: Source, layout: ImageLayout, *, seed: int, image_size: i
         skipped=reader.skipped + layout.missing + layout.skipped,
         ignored=layout.ignored,
         notes=notes,
+        originals=reader.originals,
     )
 
 

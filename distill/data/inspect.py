@@ -168,7 +168,7 @@ def _folder_summary(source: Source) -> dict[str, Any]:
             split: {name: count[index] for index, name in enumerate(layout.classes)} for split, count in counts.items()
         },
         "skipped": len(layout.skipped),
-        "ignored": layout.ignored,
+        "ignored": sum(layout.ignored.values()),
         "unused": layout.unused,
     }
 

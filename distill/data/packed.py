@@ -35,10 +35,11 @@ def pack(raw: RawDataset | RawLandmarks, path: Path) -> dict[str, Any]:
         The report: ``classes``, ``splits`` (of train and test: ``images``, ``per_class`` by name; train counts what
         has a label, and ``train_unlabeled`` has the ``images`` without one where there are any), ``image``
         (``channels``, ``height``, ``width``), ``mean`` and ``std`` (per channel in 0..1, of all train images or as
-        ``raw`` gives them), ``skipped`` (the first 100), ``skipped_count``, ``ignored``, ``notes``, ``bytes`` and
+        ``raw`` gives them), ``skipped`` (the first 100), ``skipped_count``, ``ignored`` and ``ignored_kinds`` (how
+        many, in all and by kind), ``originals`` (where images were files, see RawDataset), ``notes``, ``bytes`` and
         ``sha256`` of the file. ``task`` is ``classification``, or ``landmarks``: then ``num_points``, ``flip_pairs``
-        and ``normaliser`` are there as :class:`distill.markup.Markup` has them, ``classes`` is empty, and there is
-        no ``per_class``.
+        and ``normaliser`` are there as
+        :class:`distill.markup.Markup` has them, ``classes`` is empty, and there is no ``per_class``.
     """
     if isinstance(raw, RawLandmarks):
         return _pack_landmarks(raw, path)
@@ -63,6 +64,7 @@ def pack(raw: RawDataset | RawLandmarks, path: Path) -> dict[str, Any]:
         "task": "classification",
         "classes": raw.classes,
         "splits": _splits(raw),
+        **({"originals": raw.originals} if raw.originals else {}),
         **_about(raw, path, mean=mean, std=std, sha256=sha256),
     }
 
@@ -105,7 +107,8 @@ def _about(
         "std": std,
         "skipped": raw.skipped[:_MAX_LISTED],
         "skipped_count": len(raw.skipped),
-        "ignored": raw.ignored,
+        "ignored": sum(raw.ignored.values()),
+        "ignored_kinds": raw.ignored,
         "notes": raw.notes,
         "bytes": path.stat().st_size,
         "sha256": sha256,

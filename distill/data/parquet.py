@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from distill.data.archive import CHUNK_BYTES, MAX_MEMBERS, MAX_TOTAL_BYTES, check_ratio, refuse, shown
 from distill.data.columns import LABELS, choose, split_of
-from distill.data.folder_layout import MAX_IMAGE_BYTES, is_junk
+from distill.data.folder_layout import MAX_IMAGE_BYTES, is_junk, junk_kinds
 from distill.data.image_layout import ImageLayout, Labelled, as_label, listed_layout, skip
 from distill.data.imagefolder import read_layout
 from distill.data.parquet_outline import check_ends, check_parquet, is_parquet
@@ -58,7 +58,7 @@ class _Rows:
             classes=self.classes,
             missing=self.missing,
             skipped=[skip(name, "not a Parquet file") for name in names if not is_parquet(name)],
-            ignored=len(source.files) - len(names),
+            ignored=junk_kinds(source.files),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,13 +48,15 @@ class RawDataset:
     classes: list[str]
     skipped: list[dict[str, str]] = field(default_factory=list)
     """Files left out, with ``path`` and ``reason``."""
-    ignored: int = 0
-    """Files that systems leave behind, such as .DS_Store."""
+    ignored: dict[str, int] = field(default_factory=dict)
+    """Files that systems leave behind: how many, by kind, such as .DS_Store."""
     notes: list[str] = field(default_factory=list)
     """What was decided on the user's behalf, one sentence each: how the split was made, what was resized."""
     mean: list[float] | None = None
     """Per channel, of values in 0..1, where they are known; else computed from train."""
     std: list[float] | None = None
+    originals: dict[str, Any] = field(default_factory=dict)
+    """Of images that were files: what :attr:`distill.data.decoding.ImageReader.originals` says of them."""
 
 
 def assemble(
@@ -65,8 +67,9 @@ def assemble(
     seed: int,
     unlabeled: Images | None = None,
     skipped: list[dict[str, str]] | None = None,
-    ignored: int = 0,
+    ignored: dict[str, int] | None = None,
     notes: list[str] | None = None,
+    originals: dict[str, Any] | None = None,
 ) -> RawDataset:
     """Check the labels, hold out a test split where there is none, name the classes, append what has no label.
 
@@ -76,7 +79,7 @@ def assemble(
         classes: names in the order of the labels; None: the numbers.
         seed: of the held-out split.
         unlabeled: images for training without a label, of the others' size.
-        skipped: as in RawDataset; ``ignored`` and ``notes`` too.
+        skipped: as in RawDataset; ``ignored``, ``notes`` and ``originals`` too.
 
     Raises:
         InputError: ``dataset_empty``, ``dataset_unreadable`` for labels out of range,
@@ -96,8 +99,9 @@ def assemble(
         test_labels=test.labels,
         classes=names,
         skipped=skipped or [],
-        ignored=ignored,
+        ignored=ignored or {},
         notes=said,
+        originals=originals or {},
     )
 
 

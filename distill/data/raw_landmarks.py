@@ -42,8 +42,8 @@ class RawLandmarks:
     markup: Markup
     skipped: list[dict[str, str]] = field(default_factory=list)
     """Faces and files left out, with ``path`` and ``reason``."""
-    ignored: int = 0
-    """Files that systems leave behind, such as .DS_Store."""
+    ignored: dict[str, int] = field(default_factory=dict)
+    """Files that systems leave behind: how many, by kind, such as .DS_Store."""
     notes: list[str] = field(default_factory=list)
     """What was decided on the user's behalf, one sentence each."""
 
@@ -55,7 +55,7 @@ def assemble_landmarks(
     markup: Markup,
     seed: int,
     skipped: list[dict[str, str]] | None = None,
-    ignored: int = 0,
+    ignored: dict[str, int] | None = None,
     notes: list[str] | None = None,
 ) -> RawLandmarks:
     """Hold out a test split where there is none, and say so.
@@ -85,7 +85,7 @@ def assemble_landmarks(
         test_points=test.points,
         markup=markup,
         skipped=skipped or [],
-        ignored=ignored,
+        ignored=ignored or {},
         notes=said,
     )
 

@@ -130,7 +130,7 @@ def test_what_is_left_out_is_listed(upload: Path) -> None:
         "images/extra.png": "no list names it",
         "readme.txt": "not a JPEG, PNG, WebP or BMP",
     }
-    assert raw.ignored == 1
+    assert raw.ignored == {".DS_Store": 1}
     assert (raw.train_labels == -1).sum() == 1
 
 

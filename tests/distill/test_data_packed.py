@@ -25,7 +25,7 @@ def raw() -> RawDataset:
         test_labels=np.array([0, 0, 1, 1, 1, 2, 0]),
         classes=["ant", "bee", "Käfer"],
         skipped=[{"path": f"ant/{i}.png", "reason": "truncated"} for i in range(130)],
-        ignored=4,
+        ignored={".DS_Store": 3, "__MACOSX": 1},
         notes=["Held out."],
     )
 
@@ -60,6 +60,7 @@ def test_report(raw: RawDataset, tmp_path: Path) -> None:
     }
     assert report["image"] == {"channels": 3, "height": 5, "width": 7}
     assert (len(report["skipped"]), report["skipped_count"], report["ignored"]) == (100, 130, 4)
+    assert report["ignored_kinds"] == {".DS_Store": 3, "__MACOSX": 1}
     assert report["notes"] == ["Held out."]
     assert report["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert report["bytes"] == path.stat().st_size

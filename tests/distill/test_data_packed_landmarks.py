@@ -30,7 +30,7 @@ def raw() -> RawLandmarks:
         test_points=random.uniform(0, 1, (7, 4, 2)).astype(np.float32),
         markup=MARKUP,
         skipped=[{"path": f"{i}.png", "reason": "truncated"} for i in range(130)],
-        ignored=4,
+        ignored={".DS_Store": 3, "__MACOSX": 1},
         notes=["Cut out."],
     )
 

@@ -266,7 +266,7 @@ def test_teacher_is_named_in_one_way(reference: dict[str, str], message: str) ->
 )
 def test_data_set_is_named_in_one_way(reference: dict[str, str]) -> None:
     (error,) = errors({**SHORTEST, "dataset": reference})
-    assert "exactly one of id, upload_id and preset" in error["msg"]
+    assert "exactly one of id, upload_id, preset and url" in error["msg"]
 
 
 def test_data_set_may_be_a_preset() -> None:
