@@ -17,7 +17,13 @@ SHORTEST: dict[str, Any] = {
 }
 FULL: dict[str, Any] = {
     "name": "a run",
-    "teacher": {"upload_id": "upl_1", "architecture": "wrn_40_2", "options": {"width": 2.0, "stem_stride": 2}},
+    "teacher": {
+        "upload_id": "upl_1",
+        "architecture": "wrn_40_2",
+        "options": {"width": 2.0, "stem_stride": 2},
+        "classes": ["cat", "dog"],
+        "preprocessing": {"mean": [0.5], "std": [0.25], "channels": "rgb"},
+    },
     "student": {"architecture": "wrn_16_1", "options": {"width": 0.5, "stem_stride": 1}},
     "dataset": {"upload_id": "upl_2", "format": "imagefolder"},
     "method": {
@@ -87,7 +93,7 @@ def test_shortest_request_gets_the_published_defaults() -> None:
     assert DistillSpec.model_validate_json(spec.model_dump_json()) == spec
     assert spec.model_dump(mode="json", exclude_none=True) == {
         "name": "",
-        "teacher": {"id": "tch_1", "options": {"width": 1.0, "stem_stride": 1}},
+        "teacher": {"id": "tch_1", "options": {"width": 1.0, "stem_stride": 1}, "preprocessing": {"channels": "rgb"}},
         "student": {"architecture": "resnet8", "options": {"width": 1.0, "stem_stride": 1}},
         "dataset": {"id": "ds_1", "format": "auto"},
         "method": {
