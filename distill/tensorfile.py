@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from distill.errors import InputError
 from distill.files import sync
@@ -42,16 +42,23 @@ ITEM_BYTES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """Names in file order with their shapes, types and places, and the free-form metadata.
-
-    Attributes:
-        starts: where each tensor's items begin, in bytes from the file's start.
-    """
+    """Names in file order with their shapes, types and places, and the free-form metadata."""
 
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, str]
-    starts: dict[str, int]
+    places: dict[str, tuple[int, int]]
+    """Where a tensor's bytes begin and end, counted from the file's start."""
     metadata: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What a header says of one tensor; its place is counted from the header's end."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    begin: int
+    stop: int
 
 
 def read_header(path: Path) -> Header:
@@ -61,15 +68,30 @@ def read_header(path: Path) -> Header:
         InputError: ``upload_corrupt`` when bytes are missing, ``unsupported_format`` when it is another
             kind of file, ``unsafe_file`` when it goes beyond the limits.
     """
-    size = path.stat().st_size
     with path.open("rb") as file:
-        start = file.read(8)
-        length = int.from_bytes(start, "little")
-        _check_start(start, length, size)
-        raw = file.read(length)
+        return header_of(file, size=path.stat().st_size)
+
+
+def header_of(stream: IO[bytes], *, size: int) -> Header:
+    """The same of a stream at the file's start, of which no more than the header is read.
+
+    Args:
+        stream: of ``size`` bytes in all.
+    """
+    start = stream.read(8)
+    length = int.from_bytes(start, "little")
+    _check_start(start, length, size)
+    raw = stream.read(length)
     if len(raw) < length:
         _refuse("upload_corrupt", f"the header ends after {len(raw)} of {length} bytes", "Upload it again.")
-    return _check(_parse(raw), start=8 + length, data_bytes=size - 8 - length)
+    data_bytes = size - 8 - length
+    entries, metadata = _checked(_parse(raw), data_bytes)
+    return Header(
+        shapes={name: entry.shape for name, entry in entries.items()},
+        dtypes={name: entry.dtype for name, entry in entries.items()},
+        places={name: (8 + length + entry.begin, 8 + length + entry.stop) for name, entry in entries.items()},
+        metadata=metadata,
+    )
 
 
 @dataclass(frozen=True)
@@ -165,30 +187,25 @@ def _parse(raw: bytes) -> dict[str, Any]:
     return header
 
 
-def _check(header: dict[str, Any], *, start: int, data_bytes: int) -> Header:
+def _checked(header: dict[str, Any], data_bytes: int) -> tuple[dict[str, _Entry], dict[str, str]]:
+    """The tensors of a header, which fill the file's bytes without gaps, and its metadata."""
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(_is_text(value) for pair in metadata.items() for value in pair):
         _refuse("upload_corrupt", "its metadata are not strings by name", "Upload it again.")
     if len(header) > MAX_TENSORS:
         _refuse("unsafe_file", f"{len(header)} tensors; at most {MAX_TENSORS}", "A network has fewer.")
-    shapes: dict[str, tuple[int, ...]] = {}
-    dtypes: dict[str, str] = {}
-    places: list[tuple[int, int, str]] = []
-    for name, entry in header.items():
-        shapes[name], dtypes[name], (begin, stop) = _entry(name, entry)
-        places.append((begin, stop, name))
+    entries = {name: _entry(name, entry) for name, entry in header.items()}
     end = 0
-    for begin, stop, name in sorted(places):
+    for begin, stop, name in sorted((entry.begin, entry.stop, name) for name, entry in entries.items()):
         if begin != end:
             _refuse("upload_corrupt", f"{name[:80]!r} starts at byte {begin} and not at {end}", "Upload it again.")
         end = stop
     if end != data_bytes:
         _refuse("upload_corrupt", f"the tensors take {end} bytes, the file holds {data_bytes}", "Upload it again.")
-    starts = {name: start + begin for begin, _, name in places}
-    return Header(shapes=shapes, dtypes=dtypes, starts=starts, metadata=metadata)
+    return entries, metadata
 
 
-def _entry(name: str, entry: Any) -> tuple[tuple[int, ...], str, tuple[int, int]]:
+def _entry(name: str, entry: Any) -> _Entry:
     """Shape, type and place of one tensor, whose bytes its shape fills."""
     if not _is_text(name) or not _is_entry(entry):
         _refuse("upload_corrupt", f"the header's entry for {name[:80]!r} is malformed", "Upload it again.")
@@ -202,7 +219,7 @@ def _entry(name: str, entry: Any) -> tuple[tuple[int, ...], str, tuple[int, int]
     # An empty tensor may claim any size in its other dimensions, which libraries multiply into an overflow.
     if math.prod(n for n in shape if n) > MAX_NUMBERS:
         _refuse("unsafe_file", f"{name[:80]!r}: an empty tensor of absurd size", "Leave empty tensors out.")
-    return shape, dtype, (begin, stop)
+    return _Entry(shape, dtype, begin, stop)
 
 
 def _is_entry(entry: Any) -> bool:

@@ -65,10 +65,11 @@ class Client:
         """Send a file, going on where an earlier call broke off; checked by length and sha256 at the other end."""
         return upload(self._transport, path, purpose=purpose, on_progress=on_progress)
 
-    def create_teacher(self, upload_id: str, architecture: str, **traits: Any) -> Input:
+    def create_teacher(self, upload_id: str, architecture: str = "auto", **traits: Any) -> Input:
         """Make a teacher of an upload; it is checked in the background.
 
         Args:
+            architecture: left out for a folder, whose config says it.
             traits: ``options``, ``classes`` and ``preprocessing``, as POST /teachers takes them.
         """
         body = {"upload_id": upload_id, "architecture": architecture, **traits}

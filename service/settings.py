@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     allow_pickle: bool = False
     """Whether files of `torch.save` are taken as teachers, and as what students start from. A worker reads them in a
     cage; safetensors need none."""
+    hub_url: str = ""
+    """Where teachers are fetched from by name (`hf-hub:owner/name`), such as https://huggingface.co or a mirror; empty:
+    nowhere. Workers fetch, and need a way to that address."""
     remote_sources: Literal["https", "none"] = "https"
     """Whether workers fetch data sets from public https URLs that a request names; `none`: no URL is taken."""
     remote_allow_hosts: str = ""

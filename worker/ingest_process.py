@@ -72,14 +72,19 @@ def _go_first() -> None:
 def _check_teacher(order: dict[str, Any]) -> dict[str, Any]:
     if order["architecture"] == ONNX:
         _look_at_graph(Path(order["source"]))
+    from distill.adoption import adopt
     from distill.conversion import convert
     from distill.teacher_files import TeacherFile, check_teacher_file
 
-    source = Path(order["source"])
-    if order["pickled"]:
-        convert(source, Path(order["target"]))
-        source = Path(order["target"])
-    return check_teacher_file(TeacherFile.of({**order, "path": source}))
+    source, target = Path(order["source"]), Path(order["target"])
+    found: dict[str, Any] = {}
+    if order.get("folder"):
+        found = adopt(source, target, may_unpickle=order["pickled"])
+        source = target
+    elif order["pickled"]:
+        convert(source, target)
+        source = target
+    return found | check_teacher_file(TeacherFile.of({**order, **found, "path": source}))
 
 
 def _look_at_graph(path: Path) -> None:

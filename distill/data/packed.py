@@ -296,7 +296,7 @@ def _mapped(path: Path, header: tensorfile.Header, name: str) -> Tensor:
     dtype = next((dtype for dtype, written in _DTYPES.items() if written == kind), None)
     if dtype is None or 0 in shape:
         raise ValueError(f"{name} is {kind} {shape}")
-    array = np.memmap(path, dtype=dtype, mode="r", offset=header.starts[name], shape=shape)
+    array = np.memmap(path, dtype=dtype, mode="r", offset=header.places[name][0], shape=shape)
     if kind != "U8":
         return torch.from_numpy(np.array(array))
     with warnings.catch_warnings():

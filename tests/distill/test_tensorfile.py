@@ -69,7 +69,7 @@ def test_header_of_a_file_of_the_library_in_every_type(path: Path) -> None:
 
 def test_a_file_without_metadata_or_without_tensors_is_sound(path: Path) -> None:
     save_file({}, path)
-    assert read_header(path) == tensorfile.Header(shapes={}, dtypes={}, starts={}, metadata={})
+    assert read_header(path) == tensorfile.Header(shapes={}, dtypes={}, places={}, metadata={})
 
 
 def test_no_length_of_a_sound_header_is_taken_for_a_pickle(path: Path) -> None:
@@ -183,7 +183,7 @@ def test_pieces_are_written_one_after_the_other_and_must_fill_the_shape(path: Pa
     np.testing.assert_array_equal(load_file(path)["w"].numpy(), items.reshape(5, 2))
 
     header = read_header(path)
-    assert path.read_bytes()[header.starts["w"] :] == items.tobytes()
+    assert path.read_bytes()[header.places["w"][0] :] == items.tobytes()
 
     with pytest.raises(ValueError, match="the shapes take"):
         tensorfile.write(path, {"w": tensorfile.Tensor("U8", (11,), [items.data])}, metadata={})
