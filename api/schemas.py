@@ -8,9 +8,19 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from distill.method_specs import Spec
-from distill.spec import DatasetFormat, RemoteUrl, Sha256, TeacherTraits
+from distill.spec import (
+    Architecture,
+    BrokenShare,
+    DatasetFormat,
+    HubName,
+    RemoteUrl,
+    Revision,
+    Sha256,
+    TeacherTraits,
+    check_hub,
+)
 from models import Dataset, Teacher, Upload
-from service import sources
+from service import hub, sources
 from service.uploads import Purpose
 
 Item = TypeVar("Item", bound=BaseModel)
@@ -108,15 +118,23 @@ class UploadSchema(Schema):
 
 
 class TeacherRequest(TeacherTraits):
-    """Registers uploaded weights."""
+    """Registers uploaded weights, or those of a network on a hub."""
 
-    upload_id: str
-    architecture: str
-    """A name from GET /networks, or `onnx`: the file itself says what it is."""
+    upload_id: str | None = None
+    architecture: Architecture | None = None
+    hub: HubName | None = None
+    revision: Revision | None = None
 
     @property
     def traits(self) -> TeacherTraits:
         return TeacherTraits(options=self.options, classes=self.classes, preprocessing=self.preprocessing)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> TeacherRequest:
+        if (self.upload_id is None) == (self.hub is None):
+            raise ValueError("give either upload_id or hub")
+        check_hub(self.hub, self.revision, self.architecture)
+        return self
 
 
 class DatasetRequest(Spec):
@@ -130,6 +148,7 @@ class DatasetRequest(Spec):
     sha256: Sha256 | None = None
     """Of the file behind the URL, which is refused when it differs."""
     format: DatasetFormat = "auto"
+    max_broken_share: BrokenShare | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> DatasetRequest:
@@ -147,7 +166,7 @@ class InputSchema(Schema):
     status: str
     """processing, then ready or error."""
     upload_id: str | None
-    """None for a preset and for what was given by its URL."""
+    """None for a preset, for what was given by its URL, and for a teacher from a hub."""
     filename: str
     bytes: int
     """Of what is fetched, so far or as its host announced it."""
@@ -159,12 +178,25 @@ class InputSchema(Schema):
     ready_at: datetime | None
 
 
+class HubOrigin(Schema):
+    """A repository on a hub, and what was taken of it."""
+
+    repository: str
+    revision: str
+    """As it was asked for."""
+    commit: str | None = None
+    """What that was when it was fetched; None before."""
+
+
 class TeacherSchema(InputSchema):
     """Trained weights under their architecture."""
 
     object: Literal["teacher"] = "teacher"
     architecture: str
+    """`auto` until a worker has found it in the file, where the outline does not tell it before."""
     options: dict[str, Any]
+    hub: HubOrigin | None
+    """Where it was fetched from; None for an upload."""
     num_classes: int | None
     """None, as the channels, until the file has been looked into, where its header does not tell."""
     in_channels: int | None
@@ -175,10 +207,13 @@ class TeacherSchema(InputSchema):
 
     @classmethod
     def of(cls, row: Teacher) -> TeacherSchema:
+        origin = hub.origin_of(row)
+        facts = common(row) | ({"upload_id": None} if origin else {})
         return cls(
-            **common(row),
+            **facts,
             architecture=row.architecture,
             options=row.options,
+            hub=None if origin is None else HubOrigin.model_validate(origin),
             num_classes=row.num_classes or None,
             in_channels=row.in_channels or None,
             classes=row.classes,

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from distill.data.duplicates import find_duplicates
+from distill.data.images import Images
 from distill.data.packed import pack
 from distill.data.packed_rows import PackedRows, Pixels
 from distill.data.preview import draw_preview
@@ -61,9 +62,9 @@ def _packed(options: argparse.Namespace, path: Path) -> None:
 def synthetic(num_train: int, num_test: int, *, alike: bool) -> RawDataset:
     """Images of which no two are near."""
     return RawDataset(
-        train_images=_images(num_train, seed=0, alike=alike),
+        train_images=Images.of(_images(num_train, seed=0, alike=alike)),
         train_labels=np.arange(num_train) % 10,
-        test_images=_images(num_test, seed=1, alike=alike),
+        test_images=Images.of(_images(num_test, seed=1, alike=alike)),
         test_labels=np.arange(num_test) % 10,
         classes=[str(number) for number in range(10)],
     )

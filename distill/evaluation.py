@@ -11,7 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distill.data.placing import per_batch
+
 _LATENCY_RUNS = 200
+_BATCH = 1000
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ def answers(look: Callable[[Tensor], tuple[Tensor, Tensor]], images_NCHW: Tensor
         look: uint8 images (B, C, H, W) on the device to logits (B, K) and penultimate features (B, C).
         images_NCHW: uint8.
     """
-    pairs = [look(batch.to(device, non_blocking=True)) for batch in torch.split(images_NCHW, 1000)]
+    batches = torch.split(images_NCHW, per_batch(images_NCHW, at_most=_BATCH))
+    pairs = [look(batch.to(device, non_blocking=True)) for batch in batches]
     logits, pooled = zip(*pairs, strict=True)
     return Answers(torch.cat(logits).float().cpu(), torch.cat(pooled).float().cpu())
 

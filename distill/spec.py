@@ -26,6 +26,35 @@ Finite = Annotated[float, Field(ge=-1e6, le=1e6)]
 Positive = Annotated[float, Field(ge=1e-6, le=1e6)]
 ClassName = Annotated[str, Field(min_length=1, max_length=MAX_CLASS_NAME)]
 PointIndex = Annotated[int, Field(ge=0, le=10_000)]
+BrokenShare = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        description="Up to which share images that cannot be read are left out and reported; more refuse the data set. "
+        "null: the server's, 0.05 unless the operator says otherwise.",
+    ),
+]
+Architecture = Annotated[
+    str,
+    Field(
+        description=(
+            "A name from GET /networks; `onnx` for an ONNX file. Left out, or `auto`: what a folder's config.json "
+            "says, or the header of one of Limbeck's own students."
+        )
+    ),
+]
+HubName = Annotated[
+    str,
+    Field(
+        max_length=250,
+        description=(
+            "`hf-hub:owner/name`, or `timm:name` for `hf-hub:timm/name`, where the operator lets the service fetch "
+            "from a hub."
+        ),
+    ),
+]
+Revision = Annotated[str, Field(max_length=200, description="Branch, tag or commit on the hub; left out: main.")]
 DatasetFormat = Literal[
     "auto", "npz", "idx", "cifar", "imagefolder", "manifest", "webdataset", "parquet", "wflw", "300w"
 ]
@@ -98,12 +127,22 @@ class TeacherTraits(Spec):
         return classes
 
 
+def check_hub(hub: str | None, revision: str | None, architecture: str | None) -> None:
+    """What goes together where a teacher may come from a hub; raises ValueError."""
+    if revision is not None and hub is None:
+        raise ValueError("revision belongs to hub")
+    if hub is not None and architecture not in (None, "auto"):
+        raise ValueError("a network on a hub says its architecture itself: leave it out")
+
+
 class TeacherRef(TeacherTraits):
-    """A teacher by id, or given inline by its upload."""
+    """A teacher by id, or given inline by its upload or by its name on a hub."""
 
     id: str | None = None
     upload_id: str | None = None
-    architecture: str | None = None
+    hub: HubName | None = None
+    revision: Revision | None = None
+    architecture: Architecture | None = None
 
     @property
     def traits(self) -> TeacherTraits:
@@ -111,10 +150,9 @@ class TeacherRef(TeacherTraits):
 
     @model_validator(mode="after")
     def _one_way(self) -> TeacherRef:
-        if (self.id is None) == (self.upload_id is None):
-            raise ValueError("give either id, or upload_id with architecture")
-        if self.upload_id is not None and self.architecture is None:
-            raise ValueError("upload_id needs an architecture")
+        if [self.id, self.upload_id, self.hub].count(None) != 2:
+            raise ValueError("give exactly one of id, upload_id and hub")
+        check_hub(self.hub, self.revision, self.architecture)
         if self.id is not None and self.traits != TeacherTraits():
             raise ValueError(
                 "options, classes and preprocessing belong to an upload_id: a teacher with an id has its own"
@@ -134,6 +172,8 @@ class DatasetRef(Spec):
     sha256: Sha256 | None = None
     """Of the file behind the URL, which is refused when it differs."""
     format: DatasetFormat = "auto"
+    max_broken_share: BrokenShare | None = None
+    """Not with an id: that data set has been read."""
 
     @model_validator(mode="after")
     def _one_way(self) -> DatasetRef:
@@ -141,6 +181,8 @@ class DatasetRef(Spec):
             raise ValueError("give exactly one of id, upload_id, preset and url")
         if self.sha256 is not None and self.url is None:
             raise ValueError("sha256 goes with url")
+        if self.id is not None and self.max_broken_share is not None:
+            raise ValueError("max_broken_share goes with upload_id, preset or url, not with an id")
         return self
 
 

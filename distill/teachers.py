@@ -14,6 +14,8 @@ from distill.batch import POOLED
 from distill.errors import RunError
 from distill.taps import Features, Tap
 
+BANK_BATCH = 500
+
 
 def freeze(network: nn.Module) -> nn.Module:
     """Put a network into eval mode for good: no gradient, no running statistics."""
@@ -80,7 +82,7 @@ def feature_bank(
     num_views: int,
     view: Callable[[Tensor, int], Tensor],
     maps: Iterable[str] = (),
-    batch_size: int = 500,
+    batch_size: int = BANK_BATCH,
     device: torch.device,
 ) -> FeatureBank:
     """Ask the teacher once about every image in every view, on the device.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -10,14 +11,12 @@ from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy import delete as delete_rows
 from sqlalchemy.orm import Session
 
-from distill import architectures
-from distill.architectures import ONNX, TeacherFacts
 from distill.data.inspect import inspect_dataset
 from distill.errors import DistillError, InputError
-from distill.spec import NetworkOptions, TeacherTraits
+from distill.spec import TeacherTraits
 from distill.traits import check_traits
 from models import TERMINAL, Dataset, InputStatus, Job, Teacher, Upload, db_now, utcnow
-from service import data_overview, database, sources, teacher_files, uploads
+from service import data_facts, data_overview, database, sources, teacher_files, uploads
 from service.artifacts import store
 from service.errors import Conflict, Fenced, Invalid, NotFound
 from service.ids import new_id
@@ -27,8 +26,11 @@ Input = Teacher | Dataset
 Kind = TypeVar("Kind", Teacher, Dataset)
 
 
-def create_teacher(upload_id: str, *, architecture: str, traits: TeacherTraits) -> Teacher:
+def create_teacher(upload_id: str, *, architecture: str | None, traits: TeacherTraits) -> Teacher:
     """Register trained weights under their architecture; names and shapes are compared before anything is stored.
+
+    Args:
+        architecture: None: what the upload says itself, as a folder with a config does.
 
     Raises:
         Invalid: unknown architecture, an incomplete upload, another format, weights that do not fit.
@@ -39,12 +41,13 @@ def create_teacher(upload_id: str, *, architecture: str, traits: TeacherTraits) 
     return row
 
 
-def new_teacher(upload_id: str, *, architecture: str, traits: TeacherTraits, at: str = "") -> Teacher:
+def new_teacher(upload_id: str, *, architecture: str | None, traits: TeacherTraits, at: str = "") -> Teacher:
     """The checked row, not yet stored; ``at`` is the JSON pointer of the teacher in the request."""
     upload = uploads.completed(upload_id, purpose="teacher", at=at)
     key = uploads.source_key(upload)
     try:
-        facts, report = _outline(store().local_path(key), architecture, traits.options, param=f"{at}/architecture")
+        found = teacher_files.outline(store().local_path(key), architecture=architecture, options=traits.options, at=at)
+        facts = found.facts
         if facts is not None:
             check_traits(traits, num_classes=facts.num_classes, in_channels=facts.in_channels, at=at)
     except InputError as error:
@@ -57,44 +60,29 @@ def new_teacher(upload_id: str, *, architecture: str, traits: TeacherTraits, at:
         size=upload.size,
         sha256=upload.sha256 or "",
         source_key=key,
-        architecture=architecture,
-        options=traits.options.model_dump(mode="json"),
-        classes=traits.classes,
+        architecture=found.architecture,
+        options=found.options.model_dump(mode="json"),
+        classes=traits.classes or found.classes,
         preprocessing=traits.preprocessing.model_dump(mode="json"),
         num_classes=facts.num_classes if facts else 0,
         in_channels=facts.in_channels if facts else 0,
-        report=report,
+        report=found.report,
     )
 
 
-def _outline(
-    path: Path, architecture: str, options: NetworkOptions, *, param: str
-) -> tuple[TeacherFacts | None, dict[str, Any]]:
-    """What a look at the file's outline tells, and the report of it; None where only a worker can look into it."""
-    if architecture == ONNX:
-        if options != NetworkOptions():
-            place = f"{param.rpartition('/')[0]}/options"
-            raise InputError("invalid_value", "An ONNX file takes no options.", hint="Leave them out.", param=place)
-        return None, {}
-    architectures.check(architecture, options=options, param=param)
-    found = teacher_files.look(path)
-    facts = architectures.match_state(architecture, found.weights.shapes, options=options, param=param)
-    return facts, {"feature_width": facts.feature_width, "file": found.report()}
-
-
-def create_dataset(upload_id: str, *, format: str) -> Dataset:
+def create_dataset(upload_id: str, *, format: str, max_broken_share: float | None = None) -> Dataset:
     """Register images; the file's structure is checked before anything is stored.
 
     Raises:
         Invalid: an incomplete upload, a format that is not read, a file that is cut short, unsafe or empty.
     """
-    row = new_dataset(upload_id, format=format)
+    row = new_dataset(upload_id, format=format, max_broken_share=max_broken_share)
     with database.begin() as session:
         session.add(row)
     return row
 
 
-def new_dataset(upload_id: str, *, format: str, at: str = "") -> Dataset:
+def new_dataset(upload_id: str, *, format: str, max_broken_share: float | None = None, at: str = "") -> Dataset:
     """The checked row, not yet stored; ``at`` is the JSON pointer of the data set in the request."""
     upload = uploads.completed(upload_id, purpose="dataset", at=at)
     key = uploads.source_key(upload)
@@ -111,7 +99,7 @@ def new_dataset(upload_id: str, *, format: str, at: str = "") -> Dataset:
         sha256=upload.sha256 or "",
         source_key=key,
         format=found.format,
-        report={},
+        report=data_facts.first_report(max_broken_share),
     )
 
 
@@ -220,11 +208,15 @@ def claim(kind: type[Kind], owner: str, *where: ColumnElement[bool]) -> Kind | N
 
 
 def _request(row: Input) -> dict[str, Any]:
-    if (preset := sources.of(row).preset) is not None:
-        root = str(settings().resolved_presets_dir)
-        return {"kind": "dataset", "source": root, "preset": preset, "sha256": row.sha256, "attempt": row.fence}
-    request: dict[str, Any] = {"source": str(store().local_path(row.source_key)), "attempt": row.fence}
+    request: dict[str, Any] = {"attempt": row.fence, "memory_bytes": settings().ingest_memory_bytes}
+    if isinstance(row, Dataset):
+        request |= {"kind": "dataset", "max_broken_share": data_facts.max_broken_share(row)}
+        if (preset := sources.of(row).preset) is not None:
+            return request | {"source": str(settings().resolved_presets_dir), "preset": preset, "sha256": row.sha256}
+    if row.source_key:
+        request["source"] = str(store().local_path(row.source_key))
     if isinstance(row, Teacher):
+        request |= {"hub": row.report["hub"]} if "hub" in row.report else {}
         request |= {
             "kind": "teacher",
             "architecture": row.architecture,
@@ -234,9 +226,10 @@ def _request(row: Input) -> dict[str, Any]:
             "num_classes": row.num_classes,
             "in_channels": row.in_channels,
             "pickled": teacher_files.is_pickled(row.report),
+            "folder": teacher_files.is_folder(row.report),
         }
     else:
-        request |= {"kind": "dataset", "format": row.format}
+        request["format"] = row.format
     return request
 
 
@@ -254,18 +247,31 @@ def ready(preparation: Preparation, *, report: dict[str, Any], packed: Path | No
         key = f"inputs/{preparation.id}-{preparation.fence}{packed.suffix}"
         data_overview.keep(packed, key=key)
         store().put(key, packed)
+    report = dict(report)
     with database.begin() as session:
         row = held(session, preparation)
         row.status, row.ready_at = InputStatus.READY, utcnow()
-        row.report = {**row.report, **report}
         if isinstance(row, Teacher):
+            row.architecture = report.pop("architecture", row.architecture)
+            row.options = report.pop("options", row.options)
             row.num_classes = report.get("num_classes", row.num_classes)
             row.in_channels = report.get("in_channels", row.in_channels)
             row.classes = report.get("classes", row.classes)
+            if "hub" in report:
+                row.size, row.sha256 = report["hub"]["bytes"], _digest_of(report["hub"]["files"])
+        row.report = {**row.report, **report}
         row.key = key or row.source_key
         spent = _spent(session, row) if key is not None else None
     if spent is not None:
         store().delete(spent)
+
+
+def _digest_of(files: list[dict[str, Any]]) -> str:
+    """SHA-256 in hex of the files of weights; of their list, as sha256sum writes it, where there are several."""
+    weights = [file for file in files if file["name"].endswith(".safetensors")]
+    if len(weights) == 1:
+        return str(weights[0]["sha256"])
+    return hashlib.sha256("".join(f"{file['sha256']}  {file['name']}\n" for file in weights).encode()).hexdigest()
 
 
 def _spent(session: Session, row: Input) -> str | None:

@@ -14,6 +14,7 @@ from distill.spec import public_part
 from models import Dataset, InputStatus
 from service import database, egress, inputs, sources, uploads
 from service.artifacts import store
+from service.data_facts import first_report
 from service.errors import Invalid, TooLarge
 from service.ids import new_id
 from service.inputs import Hold
@@ -22,19 +23,21 @@ from service.settings import settings
 _UPLOAD = "Upload the file instead."
 
 
-def create_dataset(url: str, *, sha256: str | None, format: str) -> Dataset:
+def create_dataset(url: str, *, sha256: str | None, format: str, max_broken_share: float | None = None) -> Dataset:
     """Register what lies behind a URL; nothing is asked of its host yet.
 
     Raises:
         Invalid: the URL breaks a rule, or the operator does not let it be fetched.
     """
-    row = new_dataset(url, sha256=sha256, format=format)
+    row = new_dataset(url, sha256=sha256, format=format, max_broken_share=max_broken_share)
     with database.begin() as session:
         session.add(row)
     return row
 
 
-def new_dataset(url: str, *, sha256: str | None, format: str, at: str = "") -> Dataset:
+def new_dataset(
+    url: str, *, sha256: str | None, format: str, max_broken_share: float | None = None, at: str = ""
+) -> Dataset:
     """The row, not yet stored; ``at`` is the JSON pointer of the data set in the request."""
     try:
         check_url(url)
@@ -50,7 +53,7 @@ def new_dataset(url: str, *, sha256: str | None, format: str, at: str = "") -> D
         sha256="",
         source_key="",
         format=format,
-        report={},
+        report=first_report(max_broken_share),
         status=InputStatus.PROCESSING,
         url=public_part(url),
         fetch={"request": url, "sha256": sha256 and sha256.lower(), "received": 0, "total": None},

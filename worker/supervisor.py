@@ -106,6 +106,7 @@ class Supervisor:
             self._conclude(0, [], stopped=False, crash=error)
             return None
         order = {"kind": "start", "pickled": True, "source": source, "target": target}
+        order |= {"memory_bytes": settings().ingest_memory_bytes}
         child = Child("worker.ingest_process", order=order, cwd=home, env=bare_environment(home))
         if not self._attend(child, lambda reader: self._hear(reader, answers)):
             return None

@@ -43,11 +43,13 @@ def create_dataset(body: DatasetRequest) -> Response:
     worker, which also fetches the URL."""
     is_new = True
     if body.preset is not None:
-        row, is_new = presets.create_dataset(body.preset, format=body.format)
+        row, is_new = presets.create_dataset(body.preset, format=body.format, max_broken_share=body.max_broken_share)
     elif body.url is not None:
-        row = remote.create_dataset(body.url, sha256=body.sha256, format=body.format)
+        row = remote.create_dataset(
+            body.url, sha256=body.sha256, format=body.format, max_broken_share=body.max_broken_share
+        )
     else:
-        row = inputs.create_dataset(body.upload_id or "", format=body.format)
+        row = inputs.create_dataset(body.upload_id or "", format=body.format, max_broken_share=body.max_broken_share)
     headers = {"Location": f"/datasets/{row.id}"}
     return json_answer(DatasetSchema.of(row), status=202 if is_new else 200, headers=headers)
 

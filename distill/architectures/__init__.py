@@ -1,6 +1,7 @@
 """The zoo without PyTorch: what networks there are, what they weigh and cost, and whether weights fit one."""
 
 from distill.architectures.blueprint import Blueprint, Family, ImageInput, LayeredBlueprint, Preprocessing
+from distill.architectures.by_file import AUTO, ONNX
 from distill.architectures.layers import BITS, Layer, Shape
 from distill.architectures.matching import (
     NUM_REPORTED,
@@ -10,13 +11,13 @@ from distill.architectures.matching import (
     match_start,
     match_state,
 )
-from distill.architectures.onnx import ONNX
 from distill.architectures.options import PLAIN, Options, PlainOptions
 from distill.architectures.wrapping import Tree, Unwrap, Weights, unwrap, unwrap_student
 from distill.architectures.zoo import (
     blueprint,
     catalog,
     check,
+    family_of,
     feature_width,
     macs,
     names,
@@ -26,6 +27,7 @@ from distill.architectures.zoo import (
 )
 
 __all__ = [
+    "AUTO",
     "BITS",
     "NUM_REPORTED",
     "ONNX",
@@ -48,6 +50,7 @@ __all__ = [
     "catalog",
     "check",
     "clean_names",
+    "family_of",
     "feature_width",
     "macs",
     "match_start",

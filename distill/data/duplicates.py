@@ -64,7 +64,7 @@ def find_duplicates(file: PackedRows) -> dict[str, Any]:
         ``train``, ``distance``, which is 1 - correlation, and ``labels``, test first, where there are any).
         Numbers are indices of the packed form, labels are numbers of classes.
     """
-    basis = _basis(_unit(file.take("train_images", _spread(file.shapes["train_images"][0], _SAMPLE))))
+    basis = _basis(_units(file, "train_images", _spread(file.shapes["train_images"][0], _SAMPLE)))
     train, test = (_pass(file, f"{split}_images", basis) for split in ("train", "test"))
     labels = {split: labels_of(file, split) for split in ("train", "test")}
     return {"train": _within(train, labels["train"]), "test": _across(file, train, test, labels)}
@@ -166,8 +166,8 @@ class _Search:
             piece = slice(start, start + _LOOKED_AT)
             some_tests, test_rows = np.unique(tests[piece], return_inverse=True)
             some_trains, train_rows = np.unique(candidates[piece], return_inverse=True)
-            test_units = _unit(self._file.take("test_images", some_tests))
-            train_units = _unit(self._file.take("train_images", some_trains))
+            test_units = _units(self._file, "test_images", some_tests)
+            train_units = _units(self._file, "train_images", some_trains)
             correlations = np.einsum("nd,nd->n", test_units[test_rows], train_units[train_rows])
             for row in np.flatnonzero(correlations >= MIN_CORRELATION).tolist():
                 test, distance = tests[start + row], max(0.0, 1.0 - float(correlations[row]))
@@ -184,6 +184,11 @@ def _pass(file: PackedRows, name: str, basis: Floats) -> _Seen:
         digests[start:stop] = [hashlib.blake2b(image.data, digest_size=16).digest() for image in images]
         places[start:stop] = _unit(images) @ basis
     return _Seen(digests=digests, places=places)
+
+
+def _units(file: PackedRows, name: str, indices: Indices) -> Floats:
+    """:func:`_unit` of these images; a few at a time, since they may be large."""
+    return np.concatenate([_unit(images) for images in file.taken(name, indices)])
 
 
 def _unit(images_NCHW: Pixels) -> Floats:

@@ -1,4 +1,4 @@
-"""A data set as arrays: what every reader ends in, with the checks on labels that all of them share."""
+"""A data set as it was read: what every reader ends in, with the checks on labels that all of them share."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from distill.class_names import MAX_CLASS_NAME
 from distill.data import UNLABELED
 from distill.data.archive import shown
+from distill.data.images import Images
 from distill.data.known import Normalisation
 from distill.errors import InputError
 
-Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
 HELD_OUT = 0.1
@@ -151,7 +151,7 @@ def _without_labels(
 def _appended(train: Split, unlabeled: Images, said: list[str]) -> Split:
     said.append(f"{len(unlabeled):,} images without a label follow the {len(train.labels):,} labelled ones in train.")
     return Split(
-        images=np.concatenate([train.images, unlabeled]),
+        images=train.images.followed_by(unlabeled),
         labels=np.concatenate([train.labels, _no_labels(len(unlabeled))]),
     )
 
@@ -180,8 +180,8 @@ def hold_out(split: Split, *, seed: int) -> tuple[Split, Split]:
             hint="Give at least two images of a class, or a test split.",
         )
     return (
-        Split(images=split.images[~taken], labels=split.labels[~taken]),
-        Split(images=split.images[taken], labels=split.labels[taken]),
+        Split(images=split.images.chosen(~taken), labels=split.labels[~taken]),
+        Split(images=split.images.chosen(taken), labels=split.labels[taken]),
     )
 
 

@@ -1,4 +1,4 @@
-"""Images with landmarks as arrays: what every reader of them ends in, and which faces are sound."""
+"""Images with landmarks as they were read: what every reader of them ends in, and which faces are sound."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.data.raw import HELD_OUT, Images
+from distill.data.images import Images
+from distill.data.raw import HELD_OUT
 from distill.errors import InputError
 from distill.markup import Markup
 
@@ -137,4 +138,4 @@ _LEAST_LENGTH = 1e-3  # pixels: nothing that anybody marks
 
 
 def _chosen(split: PointSplit, rows: NDArray[np.bool_]) -> PointSplit:
-    return replace(split, images=split.images[rows], points=split.points[rows], groups=split.groups[rows])
+    return replace(split, images=split.images.chosen(rows), points=split.points[rows], groups=split.groups[rows])

@@ -141,7 +141,7 @@ class TestTeachers:
         [
             (lambda content: content[:-10], "upload_corrupt"),
             (lambda content: content[:100], "upload_corrupt"),
-            (lambda content: b"PK\x03\x04" + content, "unsupported_format"),
+            (lambda content: b"PK\x03\x04" + content, "upload_corrupt"),
             (lambda content: b"\x80\x04" + content, "unsupported_format"),
         ],
     )

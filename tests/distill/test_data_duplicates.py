@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from distill.data.duplicates import MAX_LISTED, MIN_CORRELATION, find_duplicates
+from distill.data.images import Images
 from distill.data.packed import pack
 from distill.data.packed_rows import PackedRows
 from distill.data.raw import RawDataset
@@ -47,9 +48,9 @@ def found(
 ) -> dict[str, Any]:
     labels = np.arange(len(train)) % classes if train_labels is None else np.array(train_labels)
     raw = RawDataset(
-        train_images=train,
+        train_images=Images.of(train),
         train_labels=labels.astype(np.int64),
-        test_images=test,
+        test_images=Images.of(test),
         test_labels=np.arange(len(test), dtype=np.int64) % classes,
         classes=[str(number) for number in range(classes)],
     )

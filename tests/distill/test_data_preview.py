@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from distill.data.images import Images
 from distill.data.overview import pack_and_describe
 from distill.data.packed_rows import PackedRows
 from distill.data.preview import draw_preview, legible
@@ -50,9 +51,9 @@ def classified(
     images: Pixels | None = None,
 ) -> RawDataset:
     return RawDataset(
-        train_images=flat(train, shape=shape) if images is None else images,
+        train_images=Images.of(flat(train, shape=shape) if images is None else images),
         train_labels=np.array(train, dtype=np.int64),
-        test_images=flat(test, shape=shape),
+        test_images=Images.of(flat(test, shape=shape)),
         test_labels=np.array(test, dtype=np.int64),
         classes=classes,
     )
@@ -116,9 +117,9 @@ def test_without_labels_there_is_a_plain_grid(tmp_path: Path) -> None:
 def test_points_are_drawn_where_they_are(tmp_path: Path) -> None:
     points = np.tile(np.array([[0.25, 0.5], [0.75, 0.9]], dtype=np.float32), (4, 1, 1))
     raw = RawLandmarks(
-        train_images=np.zeros((4, 1, 40, 80), dtype=np.uint8),
+        train_images=Images.of(np.zeros((4, 1, 40, 80), dtype=np.uint8)),
         train_points=points,
-        test_images=np.zeros((2, 1, 40, 80), dtype=np.uint8),
+        test_images=Images.of(np.zeros((2, 1, 40, 80), dtype=np.uint8)),
         test_points=points[:2],
         markup=Markup(num_points=2, flip_pairs=None, normaliser="box"),
     )

@@ -252,10 +252,12 @@ def test_defaults_are_not_shared() -> None:
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ({}, "either id, or upload_id"),
-        ({"id": "tch_1", "upload_id": "upl_1", "architecture": "resnet8"}, "either id, or upload_id"),
-        ({"upload_id": "upl_1"}, "needs an architecture"),
-        ({"architecture": "resnet8"}, "either id, or upload_id"),
+        ({}, "exactly one of id, upload_id and hub"),
+        ({"id": "tch_1", "upload_id": "upl_1", "architecture": "resnet8"}, "exactly one of id, upload_id and hub"),
+        ({"upload_id": "upl_1", "hub": "hf-hub:owner/name"}, "exactly one of id, upload_id and hub"),
+        ({"architecture": "resnet8"}, "exactly one of id, upload_id and hub"),
+        ({"upload_id": "upl_1", "revision": "main"}, "revision belongs to hub"),
+        ({"hub": "hf-hub:owner/name", "architecture": "resnet8"}, "says its architecture itself"),
     ],
 )
 def test_teacher_is_named_in_one_way(reference: dict[str, str], message: str) -> None:
