@@ -343,7 +343,7 @@ class DistillSpec(Spec):
     training: TrainingSpec = TrainingSpec()
     outputs: list[Literal["safetensors", "connector"]] = Field(default=["safetensors"], max_length=2)
     """connector: also the connector and the teacher's head, for further work on the features."""
-    metadata: Metadata = {}
+    metadata: Metadata = Field(default={})
 
     @model_validator(mode="before")
     @classmethod

@@ -38,7 +38,7 @@ def standing() -> Standing:
         held = {job.owner: job.id for job in session.scalars(select(Job).where(Job.status.in_(HELD)))}
         first = turns.waiting().limit(_LISTED).subquery()
         waiting = session.scalars(select(Job).where(Job.id.in_(select(first.c.id))).order_by(*turns.ORDER)).all()
-        counts = dict(session.execute(select(Job.status, func.count()).group_by(Job.status)).tuples().all())
+        counts = dict(session.execute(select(Job.status, func.count()).group_by(Job.status)).all())
     return Standing(
         workers=[(worker, held.get(worker.name)) for worker in living],
         waiting=waiting,

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from models import InputStatus, Job
-from service import job_views, queue, results, wishes
+from service import job_views, queue, results, wishes, workers
 from service.artifacts import store
 
 LONG = {"epochs": 1000, "batch_size": 4}
@@ -268,3 +268,45 @@ def _no_leftovers(stack: Any) -> Any:
     yield
     stack.stop()
     assert stack.trainers() == []
+
+
+def test_a_paused_job_frees_its_worker_and_goes_on_to_the_same_weights(
+    stack: Any, submit: Callable[..., str], until: Callable[..., Job]
+) -> None:
+    stack.start_worker()
+    disturbed = submit(**BRIEF)
+    until(disturbed, trained)
+
+    wishes.pause(disturbed)
+    undisturbed = submit(**BRIEF)
+    until(disturbed, lambda j: j.status == "paused", seconds=15)
+    assert until(undisturbed, lambda j: j.is_terminal).status == "succeeded"  # its worker is free
+    assert job_views.get(disturbed).status == "paused"
+    wishes.resume(disturbed)
+    job = until(disturbed, lambda j: j.is_terminal)
+
+    assert job.status == "succeeded", job.error
+    assert outcomes(disturbed) == ["paused", "succeeded"]
+    assert job_views.attempts(disturbed)[1].resumed_from_step > 0
+    expected, found = student(undisturbed), student(disturbed)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert_orderly(disturbed)
+
+
+def test_a_worker_that_drains_ends_its_job_and_stops(
+    stack: Any, submit: Callable[..., str], until: Callable[..., Job]
+) -> None:
+    worker = stack.start_worker()
+    first = submit(**BRIEF)
+    until(first, trained)
+    second = submit(**BRIEF)
+
+    (row,) = workers.alive()
+    workers.drain(row.name)
+    assert until(first, lambda j: j.is_terminal).status == "succeeded"
+    worker.wait(timeout=60)
+
+    assert job_views.get(second).status == "queued"
+    assert workers.alive() == []
+    stack.start_worker()
+    assert until(second, lambda j: j.is_terminal).status == "succeeded"
