@@ -81,7 +81,9 @@ class Client:
         Args:
             max_broken_share: up to which images that cannot be read are left out, in 0..1; None: the server's.
         """
-        body = {"upload_id": upload_id, "format": format, "max_broken_share": max_broken_share}
+        body: dict[str, Any] = {"upload_id": upload_id, "format": format}
+        if max_broken_share is not None:
+            body["max_broken_share"] = max_broken_share
         return cast(Input, self._transport.json("POST", "/datasets", body=body))
 
     def inputs(self, kind: Kind) -> Iterator[Input]:

@@ -95,7 +95,8 @@ def test_from_a_url_to_a_data_set_that_is_ready(files: Files) -> None:
     assert "secret" not in str(found.fetch)
     assert files.seen[0][0] == "/sets/tiny.npz?X-Signature=secret"
     assert list(settings().work_dir.iterdir()) == []
-    assert stored() == sorted([found.source_key, found.key])
+    assert found.key is not None
+    assert stored() == sorted([found.source_key, found.key, found.key.replace(".safetensors", ".preview.webp")])
     inputs.delete(Dataset, made)
     assert stored() == []
 
