@@ -85,7 +85,8 @@ def check(
     try:
         said = task.check()
     except RunError as error:
-        raise _explained(error, _tried(loaded, task, data, sample, device=device, others=others), data) from error
+        trials = _tried(loaded, task, data, sample, device=device, others=others)
+        raise _explained(error, trials, data, num_images=len(sample)) from error
     yield events.Log(level="info", message=said)
     if loaded.is_guess and affordable >= _LEAST_IMAGES and task.headline != "agreement":
         current, *trials = _tried(loaded, task, data, sample, device=device, others=others)
@@ -170,11 +171,12 @@ def _warning(task: Task, best: Trial, current: Trial, count: int) -> str:
     )
 
 
-def _explained(error: RunError, trials: list[Trial], data: PackedDataset) -> RunError:
+def _explained(error: RunError, trials: list[Trial], data: PackedDataset, *, num_images: int) -> RunError:
     """The same refusal with what was tried, and with the remedy first where one was found."""
     current, *others = trials
     details = dict(error.details)
     order, renamed = details.pop("order", None), details.get("renamed", 0.0)
+    details["images"] = num_images
     details["tried"] = [{"with": trial.name, "score": round(trial.score, 4)} for trial in trials]
     falls = error.details.get("chance") is None
     best = (min if falls else max)(others, key=lambda trial: trial.score, default=current)
@@ -185,7 +187,8 @@ def _explained(error: RunError, trials: list[Trial], data: PackedDataset) -> Run
         found = best.score > max(2 * details["chance"], renamed, current.score + 0.1)
     if found:
         details["preprocessing"] = best.preprocessing
-        hint = f"With {best.name} it would be {best.score:.1%}: " + (
+        count = f"{details['images']} of the test images"
+        hint = f"With {best.name} it would be {best.score:.1%} on {count}: " + (
             f'register the teacher with "preprocessing": {json.dumps(best.preprocessing)}.'
         )
     elif order is not None and data.classes:

@@ -35,6 +35,7 @@ from distill.methods.srrl import SRRL, Connector, VectorConnector
 from distill.methods.vid import VID
 from distill.networks import binary, mobilenetv2, resnet, resnet4stage, shufflenetv1, shufflenetv2, timm_zoo, vgg, wrn
 from distill.networks.binarisation import unpack_bits
+from distill.networks.pointwise import without_strided_pointwise
 from distill.objective import LabelLoss, Objective
 from distill.pairs import Pair
 from distill.spec import NetworkOptions, StudentSpec
@@ -88,7 +89,8 @@ def build_network(architecture: str, *, options: NetworkOptions, num_classes: in
             network does not take.
     """
     family = architectures.blueprint(architecture, options=options).family
-    return _FAMILIES[family](architecture, options=options, num_classes=num_classes, in_channels=in_channels)
+    network = _FAMILIES[family](architecture, options=options, num_classes=num_classes, in_channels=in_channels)
+    return without_strided_pointwise(network)
 
 
 def build_objective(spec: MethodSpec, *, pair: Pair, label_loss: LabelLoss, label_part: str) -> Objective:

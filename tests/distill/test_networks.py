@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -11,6 +13,7 @@ from distill.anatomy import LAST, stage_names
 from distill.architectures import PLAIN
 from distill.errors import InputError
 from distill.networks import mobilenetv2, resnet, resnet4stage, shufflenetv1, shufflenetv2, vgg, wrn
+from distill.networks.pointwise import StridedPointwise
 from distill.networks.shuffling import shuffle_channels
 from distill.registry import build_network
 from distill.spec import NetworkOptions
@@ -293,3 +296,42 @@ def test_a_shuffle_deals_the_groups_out_in_turn() -> None:
     assert shuffle_channels(channels, groups=2).flatten().tolist() == [0, 3, 1, 4, 2, 5]
     assert shuffle_channels(channels, groups=3).flatten().tolist() == [0, 2, 4, 1, 3, 5]
     assert torch.equal(shuffle_channels(channels, groups=1), channels)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet8", "resnet18", "wrn_10_1", "mobilenetv2", "timm/resnet10t", "timm/test_resnet", "binary_resnet18"]
+)
+def test_strided_1x1_convolutions_take_their_stride_first_and_compute_the_same(name: str) -> None:
+    """Against PyTorch's own convolution in plain memory, where it is sound; values and gradients."""
+    torch.manual_seed(0)
+    network = build_network(name, options=NetworkOptions(), num_classes=5, in_channels=3)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.stride != (1, 1):
+            assert isinstance(module, StridedPointwise)
+            images = torch.randn(2, module.in_channels, 9, 8, dtype=torch.float64, requires_grad=True)
+            weight = module.weight.detach().double().requires_grad_(True)
+            expected = nn.functional.conv2d(images, weight, stride=module.stride, groups=module.groups)
+            ours = module.double()(images)
+            torch.testing.assert_close(ours, expected if module.bias is None else expected + module.bias[:, None, None])
+            found = torch.autograd.grad(ours.square().sum(), [images, module.weight])
+            if module.bias is None:
+                torch.testing.assert_close(found, torch.autograd.grad(expected.square().sum(), [images, weight]))
+
+
+def test_narrow_networks_on_larger_images_are_trained_without_a_crash() -> None:
+    """In a process of its own, where PyTorch's own convolution corrupted the memory."""
+    code = """
+import torch
+from distill.registry import build_network
+from distill.spec import NetworkOptions
+torch.set_num_threads(1)
+for width in (0.25, 0.5):
+    network = build_network("resnet8", options=NetworkOptions(width=width), num_classes=3, in_channels=3)
+    network.to(memory_format=torch.channels_last)
+    for _ in range(10):
+        images = torch.randn(16, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+        network(images).square().mean().backward()
+    assert all(value.isfinite().all() for value in network.state_dict().values())
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-2000:]
