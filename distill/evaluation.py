@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from distill.events import Alive
 
 _LATENCY_RUNS = 200
 
@@ -28,14 +30,19 @@ class Answers:
 
 
 @torch.no_grad()
-def answers(look: Callable[[Tensor], tuple[Tensor, Tensor]], images_NCHW: Tensor, *, device: torch.device) -> Answers:
-    """Ask about every image, in batches.
+def answers(
+    look: Callable[[Tensor], tuple[Tensor, Tensor]], images_NCHW: Tensor, *, device: torch.device
+) -> Generator[Alive, None, Answers]:
+    """Ask about every image, in batches, with a sign of life after each.
 
     Args:
         look: uint8 images (B, C, H, W) on the device to logits (B, K) and penultimate features (B, C).
         images_NCHW: uint8.
     """
-    pairs = [look(batch.to(device, non_blocking=True)) for batch in torch.split(images_NCHW, 1000)]
+    pairs = []
+    for batch in torch.split(images_NCHW, 1000):
+        pairs.append(look(batch.to(device, non_blocking=True)))
+        yield Alive()
     logits, pooled = zip(*pairs, strict=True)
     return Answers(torch.cat(logits).float().cpu(), torch.cat(pooled).float().cpu())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import shutil
+import signal
 import threading
 import time
 from pathlib import Path
@@ -20,12 +21,14 @@ from service.logs import logger
 from service.settings import settings
 from worker.children import Child
 from worker.trainer_process import EXIT_STOPPED
+from worker.watchdog import Watchdog
 
 log = logger(__name__)
 
 _POLL_SECONDS = 0.2
 _CANCEL_POLL_SECONDS = 1.0
 _CANCEL_GRACE_SECONDS = 8.0
+_DUMP_SECONDS = 1.0
 _BATCH = 200
 
 
@@ -49,7 +52,11 @@ class Supervisor:
         self.overdue = False
         self.failure: dict[str, Any] | None = None
         self.finished = False
+        self.stalled = False
+        self.lost: dict[str, OSError] = {}
+        """Artifacts of which the newest could not be stored, by name."""
         now = time.monotonic()
+        self.watchdog = Watchdog(least=settings().stall_seconds, now=now)
         self.deadline = now + claim.seconds_left
         self.renewed = self.asked = now
         self.kill_at: float | None = None
@@ -91,6 +98,8 @@ class Supervisor:
     def _finish(self) -> None:
         """Read everything back from the store; only then is the job done."""
         try:
+            for error in self.lost.values():
+                raise error
             results.verify(self.claim.job_id)
         except OSError as error:
             jobs.fail(self.claim.job_id, fence=self.claim.fence, error=_storage_error(error))
@@ -123,11 +132,24 @@ class Supervisor:
     def _watch(self, child: Child) -> None:
         while True:
             batch, ended = _take(child.messages)
+            self.watchdog.look(batch, now=time.monotonic())
             self._take_in(batch)
             self._keep_lease()
             self._mind(child)
             if ended:
                 return
+            if self.watchdog.is_over:
+                self._end_stalled(child)
+                return
+
+    def _end_stalled(self, child: Child) -> None:
+        """End a trainer that does nothing, once it has told what it is at."""
+        self.stalled = True
+        child.dump()
+        time.sleep(_DUMP_SECONDS)
+        child.kill()
+        child.wait()
+        log.warning("trainer stalled", job=self.claim.job_id, attempt=self.claim.attempt, at=child.log_excerpt())
 
     def _take_in(self, batch: list[events.Event]) -> None:
         """Record events in their order; artifacts are copied where they stand in it."""
@@ -141,7 +163,7 @@ class Supervisor:
                 self.failure = event.error
             elif isinstance(event, events.Finished):
                 self.finished = True
-            else:
+            elif not isinstance(event, events.Alive):
                 plain.append(event)
         self._record(plain)
 
@@ -152,14 +174,20 @@ class Supervisor:
 
     def _keep(self, event: events.Artifact) -> None:
         path = Path(event.path)
-        results.keep(
-            self.claim.job_id,
-            fence=self.claim.fence,
-            name=event.name,
-            path=path,
-            content_type=event.content_type,
-        )
-        path.unlink()
+        try:
+            results.keep(
+                self.claim.job_id,
+                fence=self.claim.fence,
+                name=event.name,
+                path=path,
+                content_type=event.content_type,
+            )
+        except OSError as error:  # a later one may find room again
+            self.lost[event.name] = error
+            self._record([events.Degraded(reason=f"{event.name} could not be stored: {error}.")])
+        else:
+            self.lost.pop(event.name, None)
+        path.unlink(missing_ok=True)
 
     def _keep_lease(self) -> None:
         """Renew in time; a worker that cannot must assume that the job is given to another."""
@@ -207,7 +235,8 @@ class Supervisor:
                 jobs.release(job_id, fence=fence)
                 return
             else:
-                jobs.crashed(job_id, fence=fence, error={**_crash(code).as_json(), "log_excerpt": excerpt})
+                crash = _stall(self.watchdog.limit) if self.stalled else _crash(code)
+                jobs.crashed(job_id, fence=fence, error={**crash.as_json(), "log_excerpt": excerpt})
                 return
         except Fenced:
             log.warning("fenced at the end", job=job_id, fence=fence)
@@ -248,7 +277,15 @@ def _overdue(claim: Claim) -> DistillError:
 
 def _crash(code: int) -> DistillError:
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    return DistillError("internal_error", f"The trainer {how}.", hint="The log excerpt has its last words.")
+    hint = "The log excerpt has its last words."
+    if code == -signal.SIGKILL:
+        hint = "So ends what takes more memory than the machine has: use a smaller batch_size or fewer images."
+    return DistillError("internal_error", f"The trainer {how}.", hint=hint)
+
+
+def _stall(seconds: float) -> DistillError:
+    message = f"The trainer took no step for {seconds:.0f} s and was killed."
+    return DistillError("internal_error", message, hint="The log excerpt tells what its threads were at.")
 
 
 def _threads() -> int:
