@@ -125,6 +125,8 @@ class _Job:
                 try:
                     yield from self._fit(run)
                 except GeneratorExit:
+                    if self.written == run.step:
+                        raise
                     with contextlib.suppress(OSError):  # nobody hears of it any more; an earlier checkpoint serves
                         self._save(run)
                     raise
@@ -246,7 +248,7 @@ class _Job:
 
     def _save(self, run: Run) -> None:
         # A stop may come between a bad loss and the end of its window; the earlier checkpoint is then the one.
-        if self.written == run.step or not run.is_sound:
+        if not run.is_sound:
             return
         state = {
             "layout": _LAYOUT,
