@@ -37,7 +37,8 @@ def trial(name, end_after=None):
     except PermissionError:
         sys.exit(77)
     found, refused = checkpoint.load_latest(folder)
-    return folder, calls, {"found": found["step"], "whole": bool((found["w"] == found["step"]).all()), "refused": refused}
+    whole = bool((found["w"] == found["step"]).all())
+    return folder, calls, {"found": found["step"], "whole": whole, "refused": refused}
 
 folder, calls, outcome = trial("whole")
 print(json.dumps({**outcome, "calls": [[call.kind, call.path.removeprefix(str(folder))] for call in calls]}))
