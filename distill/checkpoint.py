@@ -39,10 +39,7 @@ def save(folder: Path, state: dict[str, Any], *, step: int, keep: int = 2, also_
     temporary = folder / f"{_TEMPORARY}{os.getpid()}-{step}"
     temporary.mkdir()
     try:
-        try:
-            torch.save(state, temporary / "state.pt")
-        except RuntimeError as error:  # torch's writer reports a full disk so, without an errno
-            raise OSError(f"checkpoint not written: {error}") from error
+        _write(state, temporary / "state.pt")
         sync(temporary / "state.pt")
         manifest = {"sha256": sha256_of(temporary / "state.pt"), "step": step}
         (temporary / "manifest.json").write_text(json.dumps(manifest))
@@ -84,6 +81,17 @@ def load_latest(folder: Path, *, up_to: int | None = None) -> tuple[dict[str, An
             continue
         return state, refused
     return None, refused
+
+
+def _write(state: dict[str, Any], path: Path) -> None:
+    try:
+        with path.open("wb") as file:
+            torch.save(state, file)
+    except RuntimeError as error:
+        # torch's writer ends its file even when that failed, and then tells of the file's wrong length instead.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise OSError(f"checkpoint not written: {error}") from error
 
 
 def _path(folder: Path, step: int) -> Path:

@@ -147,9 +147,8 @@ class Supervisor:
         self.stalled = True
         child.dump()
         time.sleep(_DUMP_SECONDS)
-        child.kill()
-        child.wait()
         log.warning("trainer stalled", job=self.claim.job_id, attempt=self.claim.attempt, at=child.log_excerpt())
+        child.kill()
 
     def _take_in(self, batch: list[events.Event]) -> None:
         """Record events in their order; artifacts are copied where they stand in it."""

@@ -26,16 +26,19 @@ class Watchdog:
         self._least = least
         self._looked = now
         self._silence = 0.0
+        self._step, self._since_step = 0, 0.0
         self._paces: deque[float] = deque(maxlen=_MEMORY)
 
     def look(self, heard: Sequence[events.Event], *, now: float) -> None:
         """Take note of what came since the last look, nothing included."""
-        self._silence += min(now - self._looked, _LOOK)
+        passed = min(now - self._looked, _LOOK)
         self._looked = now
-        if any(isinstance(event, events.Progress) for event in heard):
-            self._paces.append(self._silence)
-        if heard:
-            self._silence = 0.0
+        self._silence = 0.0 if heard else self._silence + passed
+        self._since_step += passed
+        step = max((each.step for each in heard if isinstance(each, (events.Progress, events.Metric))), default=0)
+        if step > self._step:
+            self._paces.append(self._since_step)
+            self._step, self._since_step = step, 0.0
 
     @property
     def limit(self) -> float:
