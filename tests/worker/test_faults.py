@@ -21,6 +21,8 @@ from service.artifacts import store
 
 BRIEF = {"epochs": 12, "batch_size": 4}
 LONG = {"epochs": 1000, "batch_size": 4}
+# What is tried here lies between worker and trainer: one kind of database will do.
+pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 STALL_SECONDS = 4.0
 """Short for a test, and longer than a busy machine lets a trainer of tiny networks wait."""
 
