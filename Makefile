@@ -65,5 +65,5 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing torch (some 200 MB) ..."
 	@$(PIP) install -c constraints.txt torch
 	@echo "Installing Limbeck and its other dependencies ..."
-	@$(PIP) install --quiet -c constraints.txt -e '.[train,onnx,parquet,zoo,dev]'
+	@$(PIP) install --quiet -c constraints.txt -e '.[train,onnx,parquet,s3,zoo,dev]'
 	@touch $@

@@ -23,13 +23,13 @@ PROBLEM_JSON = "application/problem+json"
 _RETRY_SECONDS = "5"
 
 _HTTP_CODES = {
-    400: ("malformed_request", "Malformed request"),
-    404: ("not_found", "Not found"),
-    405: ("method_not_allowed", "Method not allowed"),
-    408: ("request_timeout", "The body came too slowly"),
-    412: ("precondition_failed", "Precondition failed"),
-    413: ("too_large", "Too large"),
-    415: ("unsupported_media_type", "Unsupported media type"),
+    400: ("malformed_request", "Malformed request", "Send the body again, as /docs tells it."),
+    404: ("not_found", "Not found", "GET /docs lists the routes."),
+    405: ("method_not_allowed", "Method not allowed", "The header Allow lists the methods; GET /docs the routes."),
+    408: ("request_timeout", "The body came too slowly", "HEAD tells how much has come; PATCH goes on from there."),
+    412: ("precondition_failed", "Precondition failed", "The header Tus-Version lists what is spoken."),
+    413: ("too_large", "Too large", "Files go through POST /uploads."),
+    415: ("unsupported_media_type", "Unsupported media type", "Send the header Content-Type as /docs tells it."),
 }
 
 
@@ -40,7 +40,7 @@ def problem_response(
     title: str,
     code: str,
     detail: str,
-    hint: str = "",
+    hint: str,
     errors: Sequence[Flaw] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
@@ -139,10 +139,11 @@ def _validation_error(request: Request, error: Exception) -> Response:
 
 def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    code, title = _HTTP_CODES.get(error.status_code, (f"http_{error.status_code}", "Refused"))
-    detail, hint = str(error.detail), ""
+    unnamed = (f"http_{error.status_code}", "Refused", "GET /docs lists the routes and what they take.")
+    code, title, hint = _HTTP_CODES.get(error.status_code, unnamed)
+    detail = str(error.detail)
     if error.status_code == 404:
-        detail, hint = f"There is nothing at {request.url.path!r}.", "GET /docs lists the routes."
+        detail = f"There is nothing at {request.url.path!r}."
     elif error.status_code == 405:
         allowed = (error.headers or {}).get("allow") or (error.headers or {}).get("Allow")
         detail = f"{request.method} is not possible here" + (f"; possible: {allowed}." if allowed else ".")

@@ -18,7 +18,8 @@ class Flaw(BaseModel):
     """The query parameter or header, where it is not in the body."""
     code: str
     detail: str
-    hint: str = ""
+    hint: str
+    """How to mend it."""
     did_you_mean: list[str] = Field(default_factory=list)
     """Near names, best first."""
     details: dict[str, Any] = Field(default_factory=dict)
@@ -61,6 +62,8 @@ CODES = {
     "unknown_field": "A field that is not known; near names are given.",
     "invalid_value": "A value outside of what is allowed.",
     "idempotency_key_reused": "The Idempotency-Key was used before with another body.",
+    "upload_busy": "Another sender is at work on the upload, or its bytes are being checked.",
+    "precondition_failed": "Another version of the tus protocol than this service speaks.",
     "upload_corrupt": "Bytes are missing or differ from their SHA-256, or the file is cut short.",
     "unsafe_file": "A file that could carry code or would unpack beyond the limits.",
     "unsupported_format": "A kind of file that is not read.",
@@ -75,13 +78,13 @@ CODES = {
     "dataset_class_mismatch": "Labels and class names do not belong together.",
     "out_of_memory": "Training needs more memory than there is.",
     "loss_diverged": "The loss became infinite; the last good student is kept.",
-    "queue_timeout": "The job waited too long.",
+    "queue_timeout": "The job waited too long in the queue, for a worker or for its inputs.",
     "max_runtime_exceeded": "The job ran longer than it may; the student so far is kept.",
     "worker_lost": "The worker stopped answering too often without progress.",
-    "storage_error": "The store failed.",
-    "storage_full": "The disk is full.",
-    "quota_exceeded": "More than this account may use.",
-    "cancelled_by_user": "The user asked for the end.",
+    "storage_error": "The artifact store failed: bytes are missing or damaged.",
+    "storage_full": "The disk is full; nothing was kept of the request.",
+    "quota_exceeded": "All uploads together would hold more than they may.",
+    "cancelled_by_user": "The user cancelled the job, which is no failure; the student so far is kept.",
     "unavailable": "Something that the service needs does not answer now; try again.",
     "internal_error": "A fault of the service.",
 }

@@ -6,7 +6,8 @@ from typing import Any
 
 from pydantic import ConfigDict
 
-from api.schemas import PublishedFigures, Schema
+from api.catalog_schemas import PublishedFigures
+from api.schemas import Schema
 
 
 class FiguresSchema(Schema):

@@ -1,4 +1,4 @@
-"""What is read, but for jobs: lists, uploads, inputs, what may be asked for, the service's health."""
+"""What is read, but for jobs and the catalog: lists, uploads, inputs, the service's health."""
 
 from __future__ import annotations
 
@@ -8,14 +8,22 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from distill.method_specs import Spec
-from distill.spec import DatasetFormat, TeacherTraits
+from distill.spec import (
+    Architecture,
+    BrokenShare,
+    DatasetFormat,
+    HubName,
+    RemoteUrl,
+    Revision,
+    Sha256,
+    TeacherTraits,
+    check_hub,
+)
 from models import Dataset, Teacher, Upload
-from service import presets
-from service.presets import PresetState
+from service import hub, sources
 from service.uploads import Purpose
 
 Item = TypeVar("Item", bound=BaseModel)
-SHA256 = "^[0-9a-fA-F]{64}$"
 
 
 class Schema(BaseModel):
@@ -47,7 +55,8 @@ class ErrorSchema(Schema):
     param: str | None = None
     """JSON pointer into the request that caused it."""
     phase: str | None = None
-    hint: str = ""
+    hint: str
+    """How to mend it."""
     retryable: bool = False
     log_excerpt: list[str] = Field(default_factory=list)
     did_you_mean: list[str] = Field(default_factory=list)
@@ -63,13 +72,13 @@ class UploadRequest(Spec):
     filename: str = Field(min_length=1, max_length=255)
     bytes: int = Field(ge=1, le=2**53)
     purpose: Purpose
-    sha256: str | None = Field(default=None, pattern=SHA256)
+    sha256: Sha256 | None = None
 
 
 class CompleteRequest(Spec):
     """May give the hash that was not known when the file was announced."""
 
-    sha256: str | None = Field(default=None, pattern=SHA256)
+    sha256: Sha256 | None = None
 
 
 class UploadSchema(Schema):
@@ -109,29 +118,44 @@ class UploadSchema(Schema):
 
 
 class TeacherRequest(TeacherTraits):
-    """Registers uploaded weights."""
+    """Registers uploaded weights, or those of a network on a hub."""
 
-    upload_id: str
-    architecture: str
-    """A name from GET /networks, or `onnx`: the file itself says what it is."""
+    upload_id: str | None = None
+    architecture: Architecture | None = None
+    hub: HubName | None = None
+    revision: Revision | None = None
 
     @property
     def traits(self) -> TeacherTraits:
         return TeacherTraits(options=self.options, classes=self.classes, preprocessing=self.preprocessing)
 
+    @model_validator(mode="after")
+    def _one_way(self) -> TeacherRequest:
+        if (self.upload_id is None) == (self.hub is None):
+            raise ValueError("give either upload_id or hub")
+        check_hub(self.hub, self.revision, self.architecture)
+        return self
+
 
 class DatasetRequest(Spec):
-    """Registers uploaded images, or a public data set by its name."""
+    """Registers uploaded images, a public data set by its name, or what lies behind a URL."""
 
     upload_id: str | None = None
     preset: str | None = None
     """A name from GET /presets."""
+    url: RemoteUrl | None = None
+    """`https://host/path`, or `s3://bucket/key` of a bucket that the operator listed; a worker fetches it."""
+    sha256: Sha256 | None = None
+    """Of the file behind the URL, which is refused when it differs."""
     format: DatasetFormat = "auto"
+    max_broken_share: BrokenShare | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> DatasetRequest:
-        if (self.upload_id is None) == (self.preset is None):
-            raise ValueError("give either upload_id or preset")
+        if [self.upload_id, self.preset, self.url].count(None) != 2:
+            raise ValueError("give exactly one of upload_id, preset and url")
+        if self.sha256 is not None and self.url is None:
+            raise ValueError("sha256 goes with url; that of an upload is given when it is announced")
         return self
 
 
@@ -142,9 +166,10 @@ class InputSchema(Schema):
     status: str
     """processing, then ready or error."""
     upload_id: str | None
-    """None for a preset."""
+    """None for a preset, for what was given by its URL, and for a teacher from a hub."""
     filename: str
     bytes: int
+    """Of what is fetched, so far or as its host announced it."""
     sha256: str
     report: dict[str, Any]
     """What the checks found."""
@@ -153,12 +178,25 @@ class InputSchema(Schema):
     ready_at: datetime | None
 
 
+class HubOrigin(Schema):
+    """A repository on a hub, and what was taken of it."""
+
+    repository: str
+    revision: str
+    """As it was asked for."""
+    commit: str | None = None
+    """What that was when it was fetched; None before."""
+
+
 class TeacherSchema(InputSchema):
     """Trained weights under their architecture."""
 
     object: Literal["teacher"] = "teacher"
     architecture: str
+    """`auto` until a worker has found it in the file, where the outline does not tell it before."""
     options: dict[str, Any]
+    hub: HubOrigin | None
+    """Where it was fetched from; None for an upload."""
     num_classes: int | None
     """None, as the channels, until the file has been looked into, where its header does not tell."""
     in_channels: int | None
@@ -169,10 +207,13 @@ class TeacherSchema(InputSchema):
 
     @classmethod
     def of(cls, row: Teacher) -> TeacherSchema:
+        origin = hub.origin_of(row)
+        facts = common(row) | ({"upload_id": None} if origin else {})
         return cls(
-            **_common(row),
+            **facts,
             architecture=row.architecture,
             options=row.options,
+            hub=None if origin is None else HubOrigin.model_validate(origin),
             num_classes=row.num_classes or None,
             in_channels=row.in_channels or None,
             classes=row.classes,
@@ -180,26 +221,12 @@ class TeacherSchema(InputSchema):
         )
 
 
-class DatasetSchema(InputSchema):
-    """Images; the report holds classes, splits and statistics once it is ready."""
-
-    object: Literal["dataset"] = "dataset"
-    format: str
-    preset: str | None
-    """The name of the public data set that it is."""
-
-    @classmethod
-    def of(cls, row: Dataset) -> DatasetSchema:
-        preset = presets.name_of(row)
-        facts = _common(row) | ({"upload_id": None} if preset else {})
-        return cls(**facts, format=row.format, preset=preset)
-
-
-def _common(row: Teacher | Dataset) -> dict[str, Any]:
+def common(row: Teacher | Dataset) -> dict[str, Any]:
+    """The fields of InputSchema."""
     return {
         "id": row.id,
         "status": row.status,
-        "upload_id": row.upload_id,
+        "upload_id": sources.of(row).upload_id,
         "filename": row.filename,
         "bytes": row.size,
         "sha256": row.sha256,
@@ -208,145 +235,6 @@ def _common(row: Teacher | Dataset) -> dict[str, Any]:
         "created_at": row.created_at,
         "ready_at": row.ready_at,
     }
-
-
-# ---------------------------------------------------------------- what may be asked for
-
-
-class MethodSchema(Schema):
-    """A way to distil."""
-
-    type: str
-    summary: str
-    json_schema: dict[str, Any] = Field(serialization_alias="schema")
-    """JSON schema of its settings with their defaults."""
-
-
-class MethodList(Schema):
-    """All methods."""
-
-    object: Literal["list"] = "list"
-    data: list[MethodSchema]
-
-
-class NetworkInput(Schema):
-    """The images that a network is made for."""
-
-    channels: int
-    height: int
-    width: int
-    fixed: bool
-    """Whether it takes no others; else any size and number of channels will do."""
-
-
-class NetworkPreprocessing(Schema):
-    """What is done to images before the network sees them."""
-
-    mean: list[float] | None
-    """Per channel, of images in [0, 1]; null for the data set's own."""
-    std: list[float] | None
-    interpolation: str
-    """Where images are resized at all."""
-
-
-class NetworkSchema(Schema):
-    """A network of the zoo, at 100 classes and images as in `input`."""
-
-    name: str
-    family: str
-    stages: list[int]
-    """Output channels of each stage."""
-    feature_width: int
-    """Length of the penultimate vector."""
-    parameters: int
-    macs: int | None
-    """Multiply-adds of one image, of real numbers; null where they are not known."""
-    binary_macs: int = 0
-    """Multiply-adds of signs; 64 of them are one operation of a processor's word."""
-    input: NetworkInput
-    preprocessing: NetworkPreprocessing
-    pools: bool | None
-    """Whether the classifier reads the mean of a last map; null when only building the network tells."""
-    roles: list[str]
-
-
-class NetworkList(Schema):
-    """Networks, and what may be varied about each."""
-
-    object: Literal["list"] = "list"
-    data: list[NetworkSchema]
-    options_schema: dict[str, Any]
-
-
-class PresetSchema(Schema):
-    """A public data set that a request may name."""
-
-    name: str
-    title: str
-    in_place: bool
-    """Whether the operator has put its files where they are looked for."""
-    needs: str
-    """Which files these are."""
-
-    @classmethod
-    def of(cls, state: PresetState) -> PresetSchema:
-        preset = state.preset
-        return cls(name=preset.name, title=preset.title, in_place=state.in_place, needs=preset.needs)
-
-
-class PresetList(Schema):
-    """All presets."""
-
-    object: Literal["list"] = "list"
-    data: list[PresetSchema]
-
-
-class RecipeData(Schema):
-    """The data that a recipe's figures are about."""
-
-    name: str
-    preset: str | None
-    """By which a request may name it."""
-    classes: int
-    train: int
-    """Training images."""
-    image_side: int
-
-
-class PublishedFigures(Schema):
-    """Accuracies as their source prints them, as shares of 1."""
-
-    top1: float
-    teacher_top1: float | None
-    baseline_top1: float | None
-    """The same student on labels alone."""
-    rivals: dict[str, float]
-    """Other methods on the same pair."""
-    source: str
-
-
-class RecipeSchema(Schema):
-    """A row of a published table, with the settings that lead to it."""
-
-    id: str
-    title: str
-    dataset: RecipeData
-    teacher: dict[str, Any]
-    student: dict[str, Any]
-    method: dict[str, Any]
-    """Its type, and settings that are not its defaults."""
-    training: dict[str, Any]
-    published: PublishedFigures
-    settings_source: str
-    notes: list[str]
-    """What was not published, or does not agree."""
-
-
-class RecipeList(Schema):
-    """Recipes, table by table."""
-
-    object: Literal["list"] = "list"
-    data: list[RecipeSchema]
 
 
 # ---------------------------------------------------------------- the service

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from api.problems import CODES, Flaw
 
+_BOUNDS = "GET /docs tells what may stand here, with bounds and defaults."
 _CODES = {"missing": "missing_field", "extra_forbidden": "unknown_field", "union_tag_not_found": "missing_field"}
 
 
@@ -41,7 +42,7 @@ def flaws_of(errors: Sequence[Mapping[str, Any]], *, model: type[BaseModel] | No
 def _flaw(error: Mapping[str, Any], model: type[BaseModel] | None) -> Flaw:
     kind, place = error["type"], error["loc"]
     detail = error["msg"].removeprefix("Value error, ")
-    flaw = Flaw(code=kind if kind in CODES else _CODES.get(kind, "invalid_value"), detail=detail)
+    flaw = Flaw(code=kind if kind in CODES else _CODES.get(kind, "invalid_value"), detail=detail, hint=_BOUNDS)
     if kind in CODES:  # one of ours, told by way of pydantic
         flaw.hint, flaw.did_you_mean = error["ctx"]["hint"], error["ctx"]["did_you_mean"]
     if place[0] != "body":

@@ -33,6 +33,7 @@ from benchmarks.plain_loop import DECAY, RATE, SEED, PlainLoop, Task
 from distill import events
 from distill.batch import POOLED
 from distill.data.augment import Augmentation
+from distill.data.images import Images
 from distill.data.packed import statistics as channel_statistics
 from distill.data.readers import read
 from distill.losses import label_cross_entropy
@@ -288,14 +289,14 @@ def _title(which: tuple[str, NetworkOptions]) -> str:
 def _task(chosen: argparse.Namespace) -> Task:
     if chosen.data is not None and chosen.data.exists():
         raw = read(chosen.data)
-        images, labels, classes = raw.train_images, raw.train_labels, len(raw.classes)
+        images, labels, classes = np.asarray(raw.train_images), raw.train_labels, len(raw.classes)
         source = chosen.data.name
     else:
         random = np.random.default_rng(SEED)
         images = random.integers(0, 256, (chosen.images, 3, 32, 32), dtype=np.uint8)
         labels, classes, source = random.integers(0, 10, chosen.images), 10, "random"
     images, labels = images[: chosen.images], labels[: chosen.images]
-    mean, std = channel_statistics(images)
+    mean, std = channel_statistics(Images.of(images))
     return Task(
         images_NCHW=images,
         labels_N=labels,

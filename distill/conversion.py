@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from distill import architectures, students
+from distill.architectures import Unwrap
 from distill.errors import InputError
 from distill.pickled import TensorOutline
 from distill.torchfile import TorchFile
@@ -16,12 +17,13 @@ _MAX_GROWTH = 2  # two names may share one storage; a thousand names do not
 _DTYPES = {name: dtype for dtype, name in students.DTYPES.items()}
 
 
-def convert(source: Path, target: Path) -> None:
+def convert(source: Path, target: Path, *, unwrap: Unwrap = architectures.unwrap) -> None:
     """Write the network's weights of a checkpoint as safetensors, under clean names; nothing else of it is kept.
 
     Args:
         source: the upload.
         target: is written; a copy of the numbers stands beside it meanwhile.
+        unwrap: finds the weights in the checkpoint.
 
     Raises:
         InputError: ``unsafe_file``, ``upload_corrupt`` or ``unsupported_format``.
@@ -29,7 +31,7 @@ def convert(source: Path, target: Path) -> None:
     copy = target.with_suffix(".numbers")
     try:
         with TorchFile(source) as file:
-            weights = architectures.unwrap(file.tree)
+            weights = unwrap(file.tree)
             found = {name: file.tensor(weights.path, name) for name in weights.shapes}
             places = file.copy_to(copy, (tensor.storage for tensor in found.values()))
         _check_growth(found)

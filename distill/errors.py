@@ -16,7 +16,7 @@ class DistillError(Exception):
     Args:
         code: one of the published codes of the HTTP contract, such as ``state_dict_mismatch``.
         message: one sentence that says what is wrong, with the names and numbers.
-        hint: one sentence that says how to mend it.
+        hint: one sentence that says how to mend it; nobody may leave it out.
         param: JSON pointer into the request that caused it, such as ``/student/architecture``.
         details: more facts, ready for JSON (the first ten wrong names, say).
         did_you_mean: near names, best first.
@@ -27,7 +27,7 @@ class DistillError(Exception):
         code: str,
         message: str,
         *,
-        hint: str = "",
+        hint: str,
         param: str | None = None,
         details: dict[str, Any] | None = None,
         did_you_mean: list[str] | None = None,
@@ -56,7 +56,7 @@ class DistillError(Exception):
         return cls(
             data["code"],
             data["message"],
-            hint=data.get("hint") or "",
+            hint=data["hint"],
             param=data.get("param"),
             details=data.get("details"),
             did_you_mean=data.get("did_you_mean"),

@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distill.data.placing import per_batch
 from distill.events import Alive
 
 _LATENCY_RUNS = 200
+_BATCH = 1000
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def answers(
         images_NCHW: uint8.
     """
     pairs = []
-    for batch in torch.split(images_NCHW, 1000):
+    for batch in torch.split(images_NCHW, per_batch(images_NCHW, at_most=_BATCH)):
         pairs.append(look(batch.to(device, non_blocking=True)))
         yield Alive()
     logits, pooled = zip(*pairs, strict=True)

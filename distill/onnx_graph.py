@@ -25,6 +25,8 @@ ImageType = type[np.float32] | type[np.float16]
 _IMAGE_TYPES: dict[int, ImageType] = {int(TensorProto.FLOAT): np.float32, int(TensorProto.FLOAT16): np.float16}
 _DOMAINS = {"", "ai.onnx"}
 _MAX_BYTES = 2**31 - 1
+_LOOPS = {"Loop", "Scan", "SequenceMap"}
+"""A loop may go on for ever, or only from some image on; no network of layers needs one."""
 _SAME = {"Identity", "Dropout", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Cast"}
 """Between pooling, feature, head and output: they change no number."""
 _SQUASHING = {"Softmax", "LogSoftmax", "Sigmoid"}
@@ -92,6 +94,7 @@ def read_graph(path: Path) -> ModelProto:
     for graph in _graphs(model):
         for node in graph.node:
             _check_domain(node.domain)
+            _check_operation(node.op_type)
         for tensor in _tensors(graph):
             _check_tensor(tensor)
     try:
@@ -313,6 +316,11 @@ def _check_domain(domain: str) -> None:
     if domain not in _DOMAINS:
         message = f"The file uses operations of {domain[:50]!r}, which are no part of ONNX."
         raise _refused("unsafe_file", message, "Export standard operations only (opset 18).")
+
+
+def _check_operation(name: str) -> None:
+    if name in _LOOPS:
+        raise _refused("unsafe_file", f"The graph has a loop ({name}).", "Export the network with its loops unrolled.")
 
 
 def _check_tensor(tensor: TensorProto) -> None:

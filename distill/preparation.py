@@ -16,6 +16,7 @@ from distill.anatomy import LAST
 from distill.batch import POOLED
 from distill.data.augment import Augmentation, AugmentationName
 from distill.data.packed import PackedDataset
+from distill.data.placing import gather, per_batch, place
 from distill.errors import InputError
 from distill.evaluation import Answers
 from distill.method_specs import CEMethod, ExtraMethod, KDMethod, KDSettings, SRRLMethod
@@ -28,10 +29,11 @@ from distill.spec import DistillSpec, LandmarkSpec
 from distill.taps import anatomy_of, prove_resumable
 from distill.tasks import Classification, Landmarks, Task
 from distill.teacher_files import TeacherFile, load_teacher, prove_teacher, teacher_input
-from distill.teachers import Teacher, feature_bank
+from distill.teachers import BANK_BATCH, Teacher, feature_bank
 from distill.viewing import ImagePreparation, input_shape, other_size, seen_shape
 
 _PROBE_IMAGES = 64
+_NUM_TOLD = 5
 
 
 def prepare(
@@ -125,8 +127,10 @@ def _start(spec: DistillSpec, path: Path, prepared: Prepared) -> tuple[dict[str,
         network, path, student=spec.student, num_classes=prepared.num_outputs, in_channels=prepared.in_channels
     )
     said = "Student and baseline start from the uploaded weights"
+    if found.ignored:
+        said = f"Left out of the uploaded file: {', '.join(found.ignored[:_NUM_TOLD])}. {said}"
     if found.keeps_head:
-        return network.state_dict(), f"{said}, classifier included."
+        return network.state_dict(), f"{said}, their own classifier included."
     heads = anatomy_of(network).classifiers
     start = {name: value for name, value in network.state_dict().items() if name.rpartition(".")[0] not in heads}
     return start, (
@@ -206,7 +210,7 @@ def _material(
     spec: DistillSpec, data: PackedDataset, teacher: Teacher, device: torch.device, *, image_size: tuple[int, int]
 ) -> Material:
     training = spec.training
-    images = data.train_images.to(device)
+    images = place(data.train_images, device=device)
     augmentation = Augmentation(cast(AugmentationName, training.augmentation), image_size=data.image_size)
     views = None
     if isinstance(training.views, int):
@@ -237,16 +241,22 @@ def _with_bank(
     if views is None or not needs or views.shape[1] > material.epochs:
         return material
     num_views = views.shape[1]
-    one = teacher.features(images[:1], maps=needs - {POOLED})
+    one = teacher.features(images[:1].to(material.device), maps=needs - {POOLED})
     numbers = one.pooled_BC.numel() + sum(value.numel() for value in one.maps.values())
     if len(images) * num_views * numbers * 4 > BANK_BYTES:
         return material
 
     def view(indices: Tensor, slot: int) -> Tensor:
-        return material.augmentation.apply(images.index_select(0, indices), views[indices, slot])
+        return material.augmentation.apply(gather(images, indices, device=material.device), views[indices, slot])
 
     bank = yield from feature_bank(
-        teacher, num_images=len(images), num_views=num_views, view=view, maps=needs - {POOLED}, device=material.device
+        teacher,
+        num_images=len(images),
+        num_views=num_views,
+        view=view,
+        maps=needs - {POOLED},
+        batch_size=per_batch(images, at_most=BANK_BATCH),
+        device=material.device,
     )
     return replace(material, bank=bank)
 

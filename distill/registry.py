@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from distill import architectures
-from distill.architectures import StartFacts
+from distill.architectures import StartFacts, Unwrap
 from distill.batch import Method, ResultHead
 from distill.errors import InputError
 from distill.method_specs import CEMethod, ExtraMethod, MethodSpec, settings_of
@@ -121,7 +122,9 @@ def _pointing_at(place: str) -> Iterator[None]:
         raise
 
 
-def load_weights(network: nn.Module, path: Path, *, without: Collection[str] = ()) -> dict[str, str]:
+def load_weights(
+    network: nn.Module, path: Path, *, without: Collection[str] = (), unwrap: Unwrap = architectures.unwrap
+) -> dict[str, str]:
     """Strictly load a safetensors file into a network and return the file's metadata.
 
     Prefixes that wrappers add to names are removed, and what stands beside the weights is left out; every value
@@ -129,6 +132,7 @@ def load_weights(network: nn.Module, path: Path, *, without: Collection[str] = (
 
     Args:
         without: names of layers that keep what they have, whatever the file holds for them.
+        unwrap: finds the weights among the file's names.
 
     Raises:
         InputError: ``state_dict_mismatch`` or ``upload_corrupt``.
@@ -137,7 +141,7 @@ def load_weights(network: nn.Module, path: Path, *, without: Collection[str] = (
         tensors = load_file(path)
     except SafetensorError as error:
         raise InputError("upload_corrupt", f"{path.name}: {error}.", hint=_SAVE_HINT, param="/teacher") from error
-    weights = architectures.unwrap({name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    weights = unwrap({name: tuple(tensor.shape) for name, tensor in tensors.items()})
     clean = architectures.clean_names(weights.shapes)
     given = {clean[name]: tensors[weights.prefix + name] for name in weights.shapes}
     state = {name: tensor for name, tensor in given.items() if _layer_of(name) not in without}
@@ -184,27 +188,31 @@ def load_start(
 ) -> StartFacts:
     """Load the weights that a student starts from; classifiers of another number of classes stay as they are.
 
-    The file is held to the limits on headers and to the network's names and shapes before a library reads it.
+    The file may be a student's of an earlier job: of weights that were packed the signs are known and become 1 and -1,
+    and of a student that classifies with its teacher's head its own network is taken. It is held to the limits on
+    headers and to the network's names and shapes before a library reads it.
 
     Raises:
         InputError: ``state_dict_mismatch``, ``upload_corrupt``, ``unsupported_format`` or ``unsafe_file``.
     """
     name, options = student.name, student.options
     try:
+        weights = architectures.unwrap_student(read_header(path).shapes)
         found = architectures.match_start(
             name,
-            read_header(path).shapes,
+            weights.shapes,
             options=options,
             num_classes=num_classes,
             in_channels=in_channels,
             param=_START,
         )
         heads = architectures.blueprint(name, options=options).classifiers
-        load_weights(network, path, without=() if found.keeps_head else heads)
+        without = () if found.keeps_head else heads
+        load_weights(network, path, without=without, unwrap=architectures.unwrap_student)
     except InputError as error:
         error.param = _START
         raise
-    return found
+    return replace(found, ignored=weights.ignored)
 
 
 def _layer_of(name: str) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from distill import memory
 from distill.batch import POOLED, Batch
 from distill.data.augment import Augmentation
+from distill.data.placing import gather, select
 from distill.errors import RunError
 from distill.evaluation import Answers, answers
 from distill.events import Alive, Log, Metric, Progress, RunName
@@ -43,10 +44,10 @@ class Diverged(RunError):
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """What all runs of a job share; tensors lie on the device.
+    """What all runs of a job share; tensors lie on the device, but for images that have no room there.
 
     Attributes:
-        images_NCHW: training images, uint8.
+        images_NCHW: training images, uint8, as :func:`distill.data.placing.place` leaves them.
         targets_N: class indices (N,), -1 where there is no label; or points (N, L, 2).
         views_NV: the views of each image that are used; None draws fresh ones every epoch.
         bank: the teacher's features of exactly these views; None asks the teacher at every step.
@@ -97,7 +98,7 @@ class Material:
             return self
         return replace(
             self,
-            images_NCHW=self.images_NCHW[chosen],
+            images_NCHW=select(self.images_NCHW, chosen),
             targets_N=self.targets_N[chosen],
             views_NV=None if self.views_NV is None else self.views_NV[chosen],
             bank=None,
@@ -349,7 +350,9 @@ class _EpochPlan:
         self._material = material
         generator = _generator(material.training.seed, epoch=epoch)
         count, device = len(material.images_NCHW), material.device
-        self._order = torch.randperm(count, generator=generator).to(device)
+        order = torch.randperm(count, generator=generator)
+        # Twice, so that images elsewhere than on the device are found without waiting for it.
+        self._order, self._places = order.to(device), order.to(material.images_NCHW.device)
         if material.views_NV is None:
             self._slots = None
             self._views = material.augmentation.draw(count, generator=generator).to(device)
@@ -368,10 +371,11 @@ class _EpochPlan:
         """
         material = self._material
         first = position * material.batch_size
-        start, end = (first + material.batch_size * number // parts for number in (part, part + 1))
-        indices = self._order[start:end]
+        within = slice(*(first + material.batch_size * number // parts for number in (part, part + 1)))
+        indices = self._order[within]
         views = self._views.index_select(0, indices)
-        images = material.augmentation.apply(material.images_NCHW.index_select(0, indices), views)
+        images = gather(material.images_NCHW, self._places[within], device=material.device)
+        images = material.augmentation.apply(images, views)
         targets = material.targets_N[indices]
         if targets.is_floating_point():
             targets = material.augmentation.apply_points(targets, views, flip_pairs=material.flip_pairs)

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from itertools import pairwise
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from distill import recipes
@@ -17,9 +26,52 @@ Finite = Annotated[float, Field(ge=-1e6, le=1e6)]
 Positive = Annotated[float, Field(ge=1e-6, le=1e6)]
 ClassName = Annotated[str, Field(min_length=1, max_length=MAX_CLASS_NAME)]
 PointIndex = Annotated[int, Field(ge=0, le=10_000)]
+BrokenShare = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        description="Up to which share images that cannot be read are left out and reported; more refuse the data set. "
+        "null: the server's, 0.05 unless the operator says otherwise.",
+    ),
+]
+Architecture = Annotated[
+    str,
+    Field(
+        description=(
+            "A name from GET /networks; `onnx` for an ONNX file. Left out, or `auto`: what a folder's config.json "
+            "says, or the header of one of Limbeck's own students."
+        )
+    ),
+]
+HubName = Annotated[
+    str,
+    Field(
+        max_length=250,
+        description=(
+            "`hf-hub:owner/name`, or `timm:name` for `hf-hub:timm/name`, where the operator lets the service fetch "
+            "from a hub."
+        ),
+    ),
+]
+Revision = Annotated[str, Field(max_length=200, description="Branch, tag or commit on the hub; left out: main.")]
 DatasetFormat = Literal[
     "auto", "npz", "idx", "cifar", "imagefolder", "manifest", "webdataset", "parquet", "wflw", "300w"
 ]
+
+
+def public_part(url: str) -> str:
+    """A URL without what may be a secret: user, password, query (signatures stand there) and fragment."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # what can be read by nobody is nobody's to see
+        return ""
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+RemoteUrl = Annotated[str, Field(max_length=4096), PlainSerializer(public_part, return_type=str, when_used="json")]
+"""As JSON, which is what is stored and shown, it is the public part alone."""
+Sha256 = Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")]
 
 
 class NetworkOptions(Spec):
@@ -70,12 +122,22 @@ class TeacherTraits(Spec):
         return classes
 
 
+def check_hub(hub: str | None, revision: str | None, architecture: str | None) -> None:
+    """What goes together where a teacher may come from a hub; raises ValueError."""
+    if revision is not None and hub is None:
+        raise ValueError("revision belongs to hub")
+    if hub is not None and architecture not in (None, "auto"):
+        raise ValueError("a network on a hub says its architecture itself: leave it out")
+
+
 class TeacherRef(TeacherTraits):
-    """A teacher by id, or given inline by its upload."""
+    """A teacher by id, or given inline by its upload or by its name on a hub."""
 
     id: str | None = None
     upload_id: str | None = None
-    architecture: str | None = None
+    hub: HubName | None = None
+    revision: Revision | None = None
+    architecture: Architecture | None = None
 
     @property
     def traits(self) -> TeacherTraits:
@@ -83,10 +145,9 @@ class TeacherRef(TeacherTraits):
 
     @model_validator(mode="after")
     def _one_way(self) -> TeacherRef:
-        if (self.id is None) == (self.upload_id is None):
-            raise ValueError("give either id, or upload_id with architecture")
-        if self.upload_id is not None and self.architecture is None:
-            raise ValueError("upload_id needs an architecture")
+        if [self.id, self.upload_id, self.hub].count(None) != 2:
+            raise ValueError("give exactly one of id, upload_id and hub")
+        check_hub(self.hub, self.revision, self.architecture)
         if self.id is not None and self.traits != TeacherTraits():
             raise ValueError(
                 "options, classes and preprocessing belong to an upload_id: a teacher with an id has its own"
@@ -95,18 +156,28 @@ class TeacherRef(TeacherTraits):
 
 
 class DatasetRef(Spec):
-    """A data set by id, or given inline by its upload or by the name of a public one."""
+    """A data set by id, or given inline by its upload, by the name of a public one, or by its URL."""
 
     id: str | None = None
     upload_id: str | None = None
     preset: str | None = None
     """A name from GET /presets; its files must be in the operator's folder."""
+    url: RemoteUrl | None = None
+    """`https://host/path`, or `s3://bucket/key` of a bucket that the operator listed; a worker fetches it."""
+    sha256: Sha256 | None = None
+    """Of the file behind the URL, which is refused when it differs."""
     format: DatasetFormat = "auto"
+    max_broken_share: BrokenShare | None = None
+    """Not with an id: that data set has been read."""
 
     @model_validator(mode="after")
     def _one_way(self) -> DatasetRef:
-        if [self.id, self.upload_id, self.preset].count(None) != 2:
-            raise ValueError("give exactly one of id, upload_id and preset")
+        if [self.id, self.upload_id, self.preset, self.url].count(None) != 3:
+            raise ValueError("give exactly one of id, upload_id, preset and url")
+        if self.sha256 is not None and self.url is None:
+            raise ValueError("sha256 goes with url")
+        if self.id is not None and self.max_broken_share is not None:
+            raise ValueError("max_broken_share goes with upload_id, preset or url, not with an id")
         return self
 
 
@@ -114,7 +185,8 @@ class StudentInit(Spec):
     """Weights to start from instead of random ones: of a pruned network, say, or of one trained on other data."""
 
     upload_id: str
-    """Of a safetensors file that was announced for the purpose student_init."""
+    """Of weights that were announced for the purpose student_init: a safetensors file, also the student of an earlier
+    job; or one of `torch.save`, where the operator lets these in."""
 
 
 class Budget(Spec):

@@ -70,4 +70,4 @@ def save(state: dict[str, Tensor], path: Path, *, metadata: dict[str, Any]) -> N
 
 def _plain(value: Tensor) -> tensorfile.Tensor:
     items = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # numpy has no bfloat16
-    return tensorfile.Tensor(DTYPES[value.dtype], tuple(value.shape), items.numpy().data)
+    return tensorfile.Tensor(DTYPES[value.dtype], tuple(value.shape), [items.numpy().data])

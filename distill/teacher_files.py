@@ -200,7 +200,7 @@ def stated_normalisation(metadata: Mapping[str, str], *, channels: int) -> tuple
         given = TeacherPreprocessing.model_validate(
             {name: json.loads(metadata[name]) for name in ("mean", "std") if name in metadata}
         )
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if given.mean is None or given.std is None or len(given.mean) != channels:
         return None
@@ -211,7 +211,7 @@ def stated_classes(metadata: Mapping[str, str], *, num_classes: int) -> list[str
     """Names of the outputs that a file gives in its metadata, as JSON; None where it has no name for each."""
     try:
         classes = TeacherTraits.model_validate({"classes": json.loads(metadata.get("classes", "null"))}).classes
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return classes if classes is not None and len(classes) == num_classes else None
 
@@ -246,7 +246,6 @@ def check_teacher_file(file: TeacherFile) -> dict[str, Any]:
     num_classes, in_channels = head.out_features, noise.shape[1]
     traits = TeacherTraits(classes=file.classes, preprocessing=file.preprocessing)
     check_traits(traits, num_classes=num_classes, in_channels=in_channels)
-    prove(tap, head, images_BCHW=noise)
     with torch.no_grad():
         seen = tap(noise)
     if not seen.logits_BK.isfinite().all():
@@ -256,6 +255,7 @@ def check_teacher_file(file: TeacherFile) -> dict[str, Any]:
             hint="Save the weights of a training that went well: one such number in them is enough.",
             param="/teacher",
         )
+    prove(tap, head, images_BCHW=noise)
     _refuse_probabilities(seen.logits_BK)
     normalisation = stated_normalisation(metadata, channels=in_channels)
     return {

@@ -15,6 +15,8 @@ from distill.errors import RunError
 from distill.events import Alive
 from distill.taps import Features, Tap
 
+BANK_BATCH = 500
+
 
 def freeze(network: nn.Module) -> nn.Module:
     """Put a network into eval mode for good: no gradient, no running statistics."""
@@ -81,7 +83,7 @@ def feature_bank(
     num_views: int,
     view: Callable[[Tensor, int], Tensor],
     maps: Iterable[str] = (),
-    batch_size: int = 500,
+    batch_size: int = BANK_BATCH,
     device: torch.device,
 ) -> Generator[Alive, None, FeatureBank]:
     """Ask the teacher once about every image in every view, on the device, with a sign of life after each batch.

@@ -9,13 +9,14 @@ Format: 8 bytes little-endian header length, JSON, data.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from distill.errors import InputError
 from distill.files import sync
@@ -24,6 +25,7 @@ MAX_HEADER_BYTES = 8 * 2**20
 MAX_TENSORS = 20_000
 MAX_RANK = 8
 MAX_NUMBERS = 2**48
+_MAX_PARTS = 500_000  # of JSON in a header: 20,000 tensors need fewer, and each takes up to a hundred bytes of memory
 ITEM_BYTES = {
     "F64": 8,
     "F32": 4,
@@ -40,11 +42,23 @@ ITEM_BYTES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """Names in file order with their shapes and types, and the free-form metadata."""
+    """Names in file order with their shapes, types and places, and the free-form metadata."""
 
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, str]
+    places: dict[str, tuple[int, int]]
+    """Where a tensor's bytes begin and end, counted from the file's start."""
     metadata: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What a header says of one tensor; its place is counted from the header's end."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    begin: int
+    stop: int
 
 
 def read_header(path: Path) -> Header:
@@ -54,15 +68,30 @@ def read_header(path: Path) -> Header:
         InputError: ``upload_corrupt`` when bytes are missing, ``unsupported_format`` when it is another
             kind of file, ``unsafe_file`` when it goes beyond the limits.
     """
-    size = path.stat().st_size
     with path.open("rb") as file:
-        start = file.read(8)
-        length = int.from_bytes(start, "little")
-        _check_start(start, length, size)
-        raw = file.read(length)
+        return header_of(file, size=path.stat().st_size)
+
+
+def header_of(stream: IO[bytes], *, size: int) -> Header:
+    """The same of a stream at the file's start, of which no more than the header is read.
+
+    Args:
+        stream: of ``size`` bytes in all.
+    """
+    start = stream.read(8)
+    length = int.from_bytes(start, "little")
+    _check_start(start, length, size)
+    raw = stream.read(length)
     if len(raw) < length:
         _refuse("upload_corrupt", f"the header ends after {len(raw)} of {length} bytes", "Upload it again.")
-    return _check(_parse(raw), size - 8 - length)
+    data_bytes = size - 8 - length
+    entries, metadata = _checked(_parse(raw), data_bytes)
+    return Header(
+        shapes={name: entry.shape for name, entry in entries.items()},
+        dtypes={name: entry.dtype for name, entry in entries.items()},
+        places={name: (8 + length + entry.begin, 8 + length + entry.stop) for name, entry in entries.items()},
+        metadata=metadata,
+    )
 
 
 @dataclass(frozen=True)
@@ -72,12 +101,12 @@ class Tensor:
     Attributes:
         dtype: in the format's words, such as ``F32``.
         shape: its sizes.
-        data: its items, contiguous, little-endian.
+        pieces: its items, little-endian, in contiguous pieces; taken once, so that they may be made on the way.
     """
 
     dtype: str
     shape: tuple[int, ...]
-    data: memoryview
+    pieces: Iterable[memoryview]
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str]) -> str:
@@ -89,11 +118,13 @@ def write(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, s
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            chunks: list[bytes | memoryview] = [_header(tensors, metadata), *(t.data for t in tensors.values())]
-            for data in chunks:
+            header = _header(tensors, metadata)
+            for data in itertools.chain([memoryview(header)], *(t.pieces for t in tensors.values())):
                 file.write(data)
                 digest.update(data)
             file.flush()
+            if file.tell() != (promised := len(header) + sum(_bytes_of(t) for t in tensors.values())):
+                raise ValueError(f"{file.tell()} bytes were given, the shapes take {promised}")
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
@@ -104,16 +135,19 @@ def write(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, s
 
 def size_of(shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> int:
     """Bytes of a file without metadata of tensors of these types and shapes, by name; at most 7 too many."""
-    nothing = memoryview(b"")
-    tensors = {name: Tensor(dtype, shape, nothing) for name, (dtype, shape) in shapes.items()}
-    return len(_header(tensors, {})) + sum(math.prod(s) * ITEM_BYTES[dtype] for dtype, s in shapes.values())
+    tensors = {name: Tensor(dtype, shape, ()) for name, (dtype, shape) in shapes.items()}
+    return len(_header(tensors, {})) + sum(map(_bytes_of, tensors.values()))
+
+
+def _bytes_of(tensor: Tensor) -> int:
+    return math.prod(tensor.shape) * ITEM_BYTES[tensor.dtype]
 
 
 def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     entries: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
     for name, tensor in tensors.items():
-        start, end = end, end + math.prod(tensor.shape) * ITEM_BYTES[tensor.dtype]
+        start, end = end, end + _bytes_of(tensor)
         entries[name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [start, end]}
     text = json.dumps(entries).encode()
     text += b" " * (-len(text) % 8)
@@ -142,6 +176,8 @@ def _parse(raw: bytes) -> dict[str, Any]:
             _refuse("unsafe_file", "the header names a tensor twice", "Write it with the safetensors library.")
         return found
 
+    if sum(map(raw.count, (b",", b"[", b"{"))) > _MAX_PARTS:
+        _refuse("unsafe_file", f"the header has more than {_MAX_PARTS:,} parts", "A network needs fewer.")
     try:
         header = json.loads(raw.decode(), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
@@ -151,29 +187,25 @@ def _parse(raw: bytes) -> dict[str, Any]:
     return header
 
 
-def _check(header: dict[str, Any], data_bytes: int) -> Header:
+def _checked(header: dict[str, Any], data_bytes: int) -> tuple[dict[str, _Entry], dict[str, str]]:
+    """The tensors of a header, which fill the file's bytes without gaps, and its metadata."""
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(_is_text(value) for pair in metadata.items() for value in pair):
         _refuse("upload_corrupt", "its metadata are not strings by name", "Upload it again.")
     if len(header) > MAX_TENSORS:
         _refuse("unsafe_file", f"{len(header)} tensors; at most {MAX_TENSORS}", "A network has fewer.")
-    shapes: dict[str, tuple[int, ...]] = {}
-    dtypes: dict[str, str] = {}
-    places: list[tuple[int, int, str]] = []
-    for name, entry in header.items():
-        shapes[name], dtypes[name], (begin, stop) = _entry(name, entry)
-        places.append((begin, stop, name))
+    entries = {name: _entry(name, entry) for name, entry in header.items()}
     end = 0
-    for begin, stop, name in sorted(places):
+    for begin, stop, name in sorted((entry.begin, entry.stop, name) for name, entry in entries.items()):
         if begin != end:
             _refuse("upload_corrupt", f"{name[:80]!r} starts at byte {begin} and not at {end}", "Upload it again.")
         end = stop
     if end != data_bytes:
         _refuse("upload_corrupt", f"the tensors take {end} bytes, the file holds {data_bytes}", "Upload it again.")
-    return Header(shapes=shapes, dtypes=dtypes, metadata=metadata)
+    return entries, metadata
 
 
-def _entry(name: str, entry: Any) -> tuple[tuple[int, ...], str, tuple[int, int]]:
+def _entry(name: str, entry: Any) -> _Entry:
     """Shape, type and place of one tensor, whose bytes its shape fills."""
     if not _is_text(name) or not _is_entry(entry):
         _refuse("upload_corrupt", f"the header's entry for {name[:80]!r} is malformed", "Upload it again.")
@@ -187,7 +219,7 @@ def _entry(name: str, entry: Any) -> tuple[tuple[int, ...], str, tuple[int, int]
     # An empty tensor may claim any size in its other dimensions, which libraries multiply into an overflow.
     if math.prod(n for n in shape if n) > MAX_NUMBERS:
         _refuse("unsafe_file", f"{name[:80]!r}: an empty tensor of absurd size", "Leave empty tensors out.")
-    return shape, dtype, (begin, stop)
+    return _Entry(shape, dtype, begin, stop)
 
 
 def _is_entry(entry: Any) -> bool:

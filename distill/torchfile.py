@@ -15,23 +15,33 @@ from typing import Any, Literal, NoReturn, Self, cast
 
 from distill.architectures import Shape, Tree
 from distill.data.archive import Archive, shown
+from distill.data.tarball import is_tar
 from distill.errors import InputError
 from distill.pickled import MAX_PICKLE_BYTES, SAVE_WEIGHTS, Storage, TensorOutline, outline
 
-Kind = Literal["zip", "pickle", "other"]
+Kind = Literal["zip", "pickle", "archive", "other"]
+_PICKLE_NAME, _DIRECTORY_BYTES = b"data.pkl", 2**20
 _ALIGNMENT = 64
 _MAX_DEPTH = 6  # of dictionaries in dictionaries; weights lie higher
 _SAVE_AGAIN = "Load it with a current PyTorch and save it again. " + SAVE_WEIGHTS
 
 
 def kind_of(path: Path) -> Kind:
-    """What a file is by its first bytes: a zip, which may be PyTorch's, or a pickle without one, or neither."""
+    """What a file is by its first bytes.
+
+    ``zip`` is one that may be PyTorch's, ``pickle`` one without a zip around it, ``archive`` any other zip, a tar or a
+    gzip file, ``other`` none of these.
+    """
     with path.open("rb") as file:
-        start = file.read(9)
-    if start.startswith(b"PK\x03\x04"):
-        return "zip"
+        start = file.read(4096)
+        file.seek(-min(_DIRECTORY_BYTES, path.stat().st_size), os.SEEK_END)
+        end = file.read()
+    if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return "zip" if _PICKLE_NAME in start or _PICKLE_NAME in end else "archive"
+    if start.startswith(b"\x1f\x8b") or is_tar(start[:512]):
+        return "archive"
     # The length of a safetensors header may begin as a pickle does; but then the header itself follows.
-    is_pickle = start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") and start[8:] != b"{"
+    is_pickle = start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") and start[8:9] != b"{"
     return "pickle" if is_pickle else "other"
 
 
@@ -49,7 +59,8 @@ class TorchFile:
         try:
             self._archive = Archive(path)
         except InputError as error:
-            error.hint = error.hint or SAVE_WEIGHTS
+            if error.code == "unsafe_file":
+                error.hint = SAVE_WEIGHTS  # in place of advice for archives
             raise
         try:
             self._root = _root(self._archive)

@@ -65,18 +65,23 @@ class Client:
         """Send a file, going on where an earlier call broke off; checked by length and sha256 at the other end."""
         return upload(self._transport, path, purpose=purpose, on_progress=on_progress)
 
-    def create_teacher(self, upload_id: str, architecture: str, **traits: Any) -> Input:
+    def create_teacher(self, upload_id: str, architecture: str = "auto", **traits: Any) -> Input:
         """Make a teacher of an upload; it is checked in the background.
 
         Args:
+            architecture: left out for a folder, whose config says it.
             traits: ``options``, ``classes`` and ``preprocessing``, as POST /teachers takes them.
         """
         body = {"upload_id": upload_id, "architecture": architecture, **traits}
         return cast(Input, self._transport.json("POST", "/teachers", body=body))
 
-    def create_dataset(self, upload_id: str, format: str = "auto") -> Input:
-        """Make a data set of an upload; it is checked in the background."""
-        body = {"upload_id": upload_id, "format": format}
+    def create_dataset(self, upload_id: str, format: str = "auto", *, max_broken_share: float | None = None) -> Input:
+        """Make a data set of an upload; it is checked in the background.
+
+        Args:
+            max_broken_share: up to which images that cannot be read are left out, in 0..1; None: the server's.
+        """
+        body = {"upload_id": upload_id, "format": format, "max_broken_share": max_broken_share}
         return cast(Input, self._transport.json("POST", "/datasets", body=body))
 
     def inputs(self, kind: Kind) -> Iterator[Input]:

@@ -113,8 +113,12 @@ def demo(
 @app.command()
 def submit(
     file: Annotated[Path | None, typer.Argument(help="JSON: the body of POST /distill.", show_default=False)] = None,
-    teacher: Annotated[Path | None, typer.Option(help="Weights: safetensors, ONNX, or .pth if allowed.")] = None,
-    teacher_architecture: Annotated[str | None, typer.Option(help="A name of GET /networks.")] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Safetensors, ONNX, a folder as zip, or .pth if allowed.")
+    ] = None,
+    teacher_architecture: Annotated[
+        str | None, typer.Option(help="A name of GET /networks; a folder says it itself.")
+    ] = None,
     teacher_width: Annotated[float | None, typer.Option(help="Multiplies its channels.")] = None,
     teacher_stem_stride: Annotated[int | None, typer.Option(min=1, max=2)] = None,
     teacher_classes: Annotated[
@@ -287,7 +291,7 @@ def _follow(client: Client, job_id: str, *, as_json: bool) -> None:
     if as_json:
         show_json(job)
     elif job["status"] != "succeeded":
-        say(out, outcome(job), style="red")
+        say(out, outcome(job), style="yellow" if job["status"] == "cancelled" else "red")
     else:
         report = client.report(job_id)
         out.print(report_table(report))

@@ -11,6 +11,7 @@ from typing import Any, cast, get_args
 from pydantic import ValidationError
 from rich.console import Console
 
+from distill.architectures import AUTO
 from distill.spec import TeacherTraits
 from limbeck.client import Client, Kind
 from limbeck.console import bytes_text, say, transfer
@@ -99,7 +100,7 @@ def send(client: Client, request: Request, *, out: Console, dry_run: bool = Fals
 
     Raises:
         ApiError, InputRejected, Unreachable: as the client's methods.
-        CommandError: a file is missing, or a teacher has no architecture.
+        CommandError: a file is missing.
     """
     return client.distill(with_inputs(client, request, out=out), dry_run=dry_run)
 
@@ -140,8 +141,6 @@ def _provide(client: Client, kind: Kind, file: LocalFile, out: Console) -> str:
     """The id of a teacher or a data set with the file's bytes: one that is there, or a new one."""
     _require(file)
     file = described(file) if kind == "teachers" else file
-    if kind == "teachers" and not file.facts.get("architecture"):
-        raise CommandError("a teacher needs the name of its architecture; GET /networks lists them")
     label = f"{_PURPOSE[kind]} {file.path.name}"
     if found := _existing(client, kind, file):
         say(out, f"{label}: already there as {found['id']}, not sent again")
@@ -191,7 +190,10 @@ def _same_facts(kind: Kind, found: Input, file: LocalFile) -> bool:
         return False  # the service will say what is wrong with them
     if mine.classes is None:  # then the service may have found them in the file
         theirs = theirs.model_copy(update={"classes": None})
-    return mine == theirs and found.get("architecture") == file.facts["architecture"]
+    asked = file.facts.get("architecture", AUTO)
+    if asked == AUTO:  # then the file says itself what it is
+        return mine == theirs.model_copy(update={"options": mine.options})
+    return mine == theirs and found.get("architecture") == asked
 
 
 def _local_file(entry: object, folder: Path) -> LocalFile | None:

@@ -98,7 +98,7 @@ def ending(child: SweepChild) -> str:
     """How a job ended: ``compare · srrl · seed 0: 88.54 % in 24 s``."""
     judged, seconds = headline_in(child["figures"]), child["figures"].get("seconds")
     if child["status"] != "succeeded":
-        reason = (child.get("error") or {}).get("message")
+        reason = (child.get("error") or {}).get("message") if child["status"] == "failed" else None
         return f"{child['name']}: {child['status']}" + (f" - {reason}" if reason else "")
     found = f"{judged[0].mark}{judged[1]:.2%}" if judged is not None else "done"
     return f"{child['name']}: {found}" + (f" in {seconds:.0f} s" if seconds is not None else "")

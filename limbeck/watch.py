@@ -204,5 +204,7 @@ def outcome(job: Job) -> str:
     if job["status"] == "succeeded":
         return "done"
     error: dict[str, Any] = job.get("error") or {}
-    parts = [error.get("message"), error.get("hint")]
-    return " - ".join([job["status"], *(part for part in parts if part)])
+    parts = [part for part in (error.get("message"), error.get("hint")) if part]
+    if job["status"] == "cancelled" and parts:
+        return " ".join(parts)  # as was wished: it says so itself, and has no reason to give
+    return " - ".join([job["status"], *parts])

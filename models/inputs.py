@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, Float, String
+from sqlalchemy import BigInteger, Float, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Json, Table, Utc, utcnow
@@ -25,14 +25,14 @@ class InputColumns:
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     upload_id: Mapped[str] = mapped_column(String(40))
-    """Of the upload, or `preset:` and a name for a public data set."""
+    """Of the upload; `preset:` and a name for a public data set; `url` for what a worker fetches."""
     filename: Mapped[str] = mapped_column(String(255))
     size: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64))
-    """Of the uploaded file; of a preset the digest of its files."""
+    """Of the uploaded or fetched file; of a preset the digest of its files."""
     source_key: Mapped[str] = mapped_column(String(255))
-    """The uploaded file in the store; empty for a preset, whose files lie where the operator put them; of a converted
-    pickle what ``key`` says, since the upload is not kept."""
+    """The uploaded or fetched file in the store; empty until it is fetched, and for a preset, whose files lie where the
+    operator put them; of a converted pickle what ``key`` says, since the upload is not kept."""
     key: Mapped[str | None] = mapped_column(String(255))
     """What trainers read, once ready."""
     status: Mapped[str] = mapped_column(String(16), default=InputStatus.PROCESSING)
@@ -67,3 +67,8 @@ class Dataset(InputColumns, Table):
     __tablename__ = "datasets"
 
     format: Mapped[str] = mapped_column(String(16))
+    url: Mapped[str | None] = mapped_column(Text)
+    """Where a worker fetches it from, without query or credentials; None unless it was given by a URL."""
+    fetch: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """Of a URL: the ``request`` in full, which may be signed and is dropped with the last byte; the ``sha256`` that was
+    announced; ``received`` and ``total`` bytes; ``etag``; ``claims`` that the fetching took."""

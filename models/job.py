@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Float, ForeignKey, Index, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Json, Table, Utc, utcnow
+from models.base import Json, Table, Utc, db_now, utcnow
 
 
 class JobStatus(StrEnum):
@@ -64,6 +64,8 @@ class Job(Table):
     lease_until: Mapped[float | None] = mapped_column(Float(53))
     dispatched_at: Mapped[float | None] = mapped_column(Float(53))
     """When a message about the job was last put into the outbox; None while its inputs are not ready."""
+    waiting_since: Mapped[float | None] = mapped_column(Float(53), default=db_now())
+    """When it last came into the queue, by the database's clock."""
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     crash_count: Mapped[int] = mapped_column(default=0)
     crash_step: Mapped[int] = mapped_column(default=-1)

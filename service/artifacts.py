@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Generator
 from functools import cache
@@ -15,6 +16,8 @@ from distill.files import sync
 from service.settings import settings
 
 _CHUNK = 2**20
+_STALE_SECONDS = 3600.0
+"""Of a file that is still being written, no write lies so far back."""
 
 
 class ArtifactStore(Protocol):
@@ -39,6 +42,10 @@ class ArtifactStore(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove; a missing key is no error."""
+        ...
+
+    def tidy(self) -> int:
+        """Remove what writers left that were killed in the middle; how many."""
         ...
 
 
@@ -94,6 +101,12 @@ class LocalStore:
 
     def delete(self, key: str) -> None:
         self._path(key).unlink(missing_ok=True)
+
+    def tidy(self) -> int:
+        stale = [path for path in self._root.rglob(".*.tmp") if time.time() - path.stat().st_mtime > _STALE_SECONDS]
+        for path in stale:
+            path.unlink(missing_ok=True)
+        return len(stale)
 
     def _path(self, key: str) -> Path:
         path = (self._root / key).resolve()

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from distill import architectures, compatibility
-from distill.architectures import ONNX
+from distill.architectures import AUTO, ONNX
 from distill.compatibility import Side
 from distill.errors import InputError
 from distill.proposals import Candidate, Place, Suits, measure, propose, smallest
@@ -26,7 +26,9 @@ def side(name: str, options: NetworkOptions) -> Side:
 
 
 def teacher_side(teacher: Teacher) -> Side:
-    """The same of a teacher, which may be an ONNX file."""
+    """The same of a teacher, which may be an ONNX file, or not known yet."""
+    if teacher.architecture == AUTO:
+        return Side(name="the teacher", num_stages=None, pools=None)
     if teacher.architecture == ONNX:
         return Side(name="an ONNX file", num_stages=0, pools=teacher.report.get("pools"))
     return side(teacher.architecture, NetworkOptions.model_validate(teacher.options))

@@ -1,4 +1,4 @@
-"""What a ready data set's report says of its sizes and labels."""
+"""What a data set's report says: from the start how it is to be read, and once it is ready of sizes and labels."""
 
 from __future__ import annotations
 
@@ -6,13 +6,26 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from distill.compatibility import TaskName
+from distill.data.reading import MAX_BROKEN_SHARE
 from distill.markup import Markup, Normaliser
 from models import Dataset
+from service.settings import settings
+
+
+def first_report(max_broken_share: float | None) -> dict[str, Any]:
+    """What the report says before anything was read: the share of broken images that was asked for, or ours."""
+    share = settings().max_broken_share if max_broken_share is None else max_broken_share
+    return {"max_broken_share": share}
+
+
+def max_broken_share(dataset: Dataset) -> float:
+    """Up to which share its images may be broken; rows of older versions do not say."""
+    return float(dataset.report.get("max_broken_share", MAX_BROKEN_SHARE))
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataFacts:
-    """See the module; images that carry points count as labelled."""
+    """Of a ready data set; images that carry points count as labelled."""
 
     task: TaskName
     num_labelled: int

@@ -33,14 +33,14 @@ def engine() -> Engine:
     if url.get_backend_name() == "sqlite":
         return _sqlite_engine(str(url))
     options = "-c statement_timeout=30000 -c lock_timeout=10000 -c idle_in_transaction_session_timeout=60000"
-    return create_engine(url, pool_pre_ping=True, pool_size=10, connect_args={"options": options})
+    return create_engine(url, pool_pre_ping=True, pool_size=10, connect_args={"options": options}, hide_parameters=True)
 
 
 def _sqlite_engine(url: str) -> Engine:
     database = make_url(url).database
     if database:
         Path(database).parent.mkdir(parents=True, exist_ok=True)
-    made = create_engine(url, connect_args={"check_same_thread": False, "timeout": 15})
+    made = create_engine(url, connect_args={"check_same_thread": False, "timeout": 15}, hide_parameters=True)
 
     @event.listens_for(made, "connect")
     def _on_connect(connection: Any, _record: Any) -> None:

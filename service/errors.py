@@ -13,24 +13,26 @@ ServiceError            status 500
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from distill.errors import DistillError
 
 
 class ServiceError(Exception):
-    """Base: ``status`` and ``code`` are the class's, the message is for people."""
+    """Base: ``status`` and ``code`` are the class's, the message and the way out, ``hint``, are for people."""
 
     status = 500
     code = "internal_error"
     title = "Internal error"
 
-    def __init__(self, detail: str, *, code: str | None = None, hint: str = "") -> None:
+    def __init__(
+        self, detail: str, *, hint: str, code: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.code = code or self.code
         self.hint = hint
-        self.headers: dict[str, str] = {}
+        self.headers = dict(headers or {})
 
 
 class Malformed(ServiceError):

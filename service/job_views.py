@@ -23,7 +23,7 @@ def get(job_id: str) -> Job:
     with database.read() as session:
         job = session.get(Job, job_id)
     if job is None:
-        raise NotFound(f"No job {job_id!r}.")
+        raise NotFound(f"No job {job_id!r}.", hint="GET /distill lists the jobs.")
     return job
 
 
@@ -36,7 +36,7 @@ def version(job_id: str) -> int:
     with database.read() as session:
         found = session.scalar(select(Job.version).where(Job.id == job_id))
     if found is None:
-        raise NotFound(f"No job {job_id!r}.")
+        raise NotFound(f"No job {job_id!r}.", hint="GET /distill lists the jobs.")
     return found
 
 

@@ -24,7 +24,6 @@ from models import (
     InputStatus,
     Job,
     JobStatus,
-    OutboxMessage,
     Teacher,
     db_now,
     utcnow,
@@ -35,6 +34,7 @@ from service.idempotency import digest_of, replay
 from service.intake import new_job, take_in
 from service.job_log import apply, say, state, touch
 from service.settings import settings
+from service.transitions import close_attempt, end, end_cancelled, end_unheard, requeue, ring
 
 _RUNG_AT_ONCE = 10
 _SETTLED_AT_ONCE = 100
@@ -107,17 +107,17 @@ def _settle(session: Session, job: Job) -> None:
     dataset = session.get_one(Dataset, job.dataset_id)
     for name, row in (("teacher", teacher), ("dataset", dataset)):
         if row.status == InputStatus.ERROR and row.error is not None:
-            _end(session, job, JobStatus.FAILED, error={**row.error, "param": f"/{name}"})
+            end(session, job, JobStatus.FAILED, error={**row.error, "param": f"/{name}"})
             return
     try:
         spec = DistillSpec.model_validate(job.spec)
         plan = plans.fit(spec, teacher=teacher, dataset=dataset, start=job.facts["student"].get("init"))
     except Invalid as invalid:
-        _end(session, job, JobStatus.FAILED, error=invalid.errors[0].as_json())
+        end(session, job, JobStatus.FAILED, error=invalid.errors[0].as_json())
         return
     job.facts, job.config_resolved, job.status_reason = plan.facts, _dump(plan.resolved), None
     touch(job)
-    _ring(session, job)
+    ring(session, job)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +133,8 @@ class Claim:
     dataset: Dataset
     start_key: str | None
     """In the store: the weights that the student starts from; None: random ones."""
+    start_is_pickled: bool
+    """Whether a trainer may read them only once they are converted."""
     recorded_step: int
     """The last step that an earlier attempt's events told of."""
     seconds_left: float
@@ -172,6 +174,7 @@ def claim(job_id: str, *, owner: str) -> Claim | None:
             teacher=session.get_one(Teacher, job.teacher_id),
             dataset=session.get_one(Dataset, job.dataset_id),
             start_key=starts.key_of(job.facts),
+            start_is_pickled=starts.is_pickled(job.facts),
             recorded_step=job.step,
             seconds_left=spec.training.max_runtime_seconds - job.runtime_seconds,
         )
@@ -214,8 +217,8 @@ def finish(job_id: str, *, fence: int) -> None:
     """
     with database.begin() as session:
         job = _held(session, job_id, fence)
-        _close_attempt(session, job, "succeeded")
-        _end(session, job, JobStatus.SUCCEEDED)
+        close_attempt(session, job, "succeeded")
+        end(session, job, JobStatus.SUCCEEDED)
 
 
 def fail(job_id: str, *, fence: int, error: dict[str, Any]) -> None:
@@ -226,8 +229,8 @@ def fail(job_id: str, *, fence: int, error: dict[str, Any]) -> None:
     """
     with database.begin() as session:
         job = _held(session, job_id, fence)
-        _close_attempt(session, job, "failed")
-        _end(session, job, JobStatus.FAILED, error=error)
+        close_attempt(session, job, "failed")
+        end(session, job, JobStatus.FAILED, error=error)
 
 
 def release(job_id: str, *, fence: int) -> None:
@@ -238,11 +241,11 @@ def release(job_id: str, *, fence: int) -> None:
     """
     with database.begin() as session:
         job = _held(session, job_id, fence)
-        _close_attempt(session, job, "released")
+        close_attempt(session, job, "released")
         if job.cancel_requested:
-            _end(session, job, JobStatus.CANCELLED)
+            end_cancelled(session, job)
         else:
-            _requeue(session, job, "its worker was stopped; it goes on from its checkpoint")
+            requeue(session, job, "its worker was stopped; it goes on from its checkpoint")
 
 
 def confirm_cancelled(job_id: str, *, fence: int) -> None:
@@ -253,8 +256,8 @@ def confirm_cancelled(job_id: str, *, fence: int) -> None:
     """
     with database.begin() as session:
         job = _held(session, job_id, fence)
-        _close_attempt(session, job, "cancelled")
-        _end(session, job, JobStatus.CANCELLED)
+        close_attempt(session, job, "cancelled")
+        end_cancelled(session, job)
 
 
 def crashed(job_id: str, *, fence: int, error: dict[str, Any]) -> None:
@@ -271,14 +274,14 @@ def _crash(session: Session, job: Job, error: dict[str, Any]) -> None:
     progressed = job.step > job.crash_step
     job.crash_count = 1 if progressed else job.crash_count + 1
     job.crash_step = job.step
-    _close_attempt(session, job, "crashed")
+    close_attempt(session, job, "crashed")
     if job.cancel_requested:
-        _end(session, job, JobStatus.CANCELLED)
+        end_cancelled(session, job)
     elif job.crash_count >= settings().max_crashes:
-        _end(session, job, JobStatus.FAILED, error=error)
+        end(session, job, JobStatus.FAILED, error=error)
     else:
         say(session, job, "log", {"level": "warning", "message": error["message"]})
-        _requeue(session, job, error["message"])
+        requeue(session, job, error["message"])
 
 
 def cancel(job_id: str) -> Job:
@@ -291,7 +294,7 @@ def cancel(job_id: str) -> Job:
     with database.begin() as session:
         job = session.get(Job, job_id, with_for_update=True)
         if job is None:
-            raise NotFound(f"No job {job_id!r}.")
+            raise NotFound(f"No job {job_id!r}.", hint="GET /distill lists the jobs.")
         ask_to_end(session, job)
         if job.is_terminal and job.status != JobStatus.CANCELLED:
             raise Conflict(f"Job {job_id!r} is {job.status}.", hint="Only a waiting or running job can be cancelled.")
@@ -301,7 +304,7 @@ def cancel(job_id: str) -> Job:
 def ask_to_end(session: Session, job: Job) -> None:
     """Cancel a locked job: at once while it waits, soon while it runs; one that has ended stays as it is."""
     if job.status == JobStatus.QUEUED:
-        _end(session, job, JobStatus.CANCELLED)
+        end_cancelled(session, job)
     elif job.status == JobStatus.RUNNING:
         job.status, job.cancel_requested = JobStatus.CANCELLING, True
         touch(job)
@@ -317,7 +320,11 @@ def sweep() -> int:
             .with_for_update(skip_locked=True)
         ).all()
         for job in lost:
-            error = DistillError("worker_lost", f"Worker {job.owner!r} stopped answering.", hint="Submit it again.")
+            error = DistillError(
+                "worker_lost",
+                f"Worker {job.owner!r} stopped answering.",
+                hint="Look at the worker's log and at the memory of its machine, then submit the job again.",
+            )
             _crash(session, job, {**error.as_json(), "retryable": True})
         # Only the next in turn: ringing for all would fill the broker behind a long job, or a long sweep.
         in_turn = (
@@ -334,8 +341,24 @@ def sweep() -> int:
             .with_for_update(skip_locked=True)
         ).all()
         for job in unheard:
-            _ring(session, job)
+            ring(session, job)
         return len(lost) + len(unheard)
+
+
+def time_out() -> int:
+    """Fail what has waited in the queue for longer than it may, for a worker or for its inputs; how many jobs."""
+    limit_seconds = settings().queue_timeout_seconds
+    with database.begin() as session:
+        overdue = session.scalars(
+            select(Job)
+            .where(Job.status == JobStatus.QUEUED, Job.waiting_since < db_now() - limit_seconds)
+            .order_by(Job.waiting_since, Job.id)
+            .limit(_SETTLED_AT_ONCE)
+            .with_for_update(skip_locked=True)
+        ).all()
+        for job in overdue:
+            end_unheard(session, job, limit_seconds=limit_seconds)
+        return len(overdue)
 
 
 def _held(session: Session, job_id: str, fence: int) -> Job:
@@ -346,37 +369,6 @@ def _held(session: Session, job_id: str, fence: int) -> Job:
     if job is None:
         raise Fenced(job_id)
     return job
-
-
-def _ring(session: Session, job: Job) -> None:
-    session.add(OutboxMessage(job_id=job.id))
-    rung = update(Job).where(Job.id == job.id).values(dispatched_at=db_now())
-    # Nobody reads it of the row in hand; looking for it among hundreds of rows, once for each, would take seconds.
-    session.execute(rung, execution_options={"synchronize_session": False})
-
-
-def _requeue(session: Session, job: Job, reason: str) -> None:
-    job.status, job.phase, job.status_reason = JobStatus.QUEUED, None, reason
-    job.owner, job.lease_until, job.queued_at = None, None, utcnow()
-    touch(job)
-    say(session, job, "status", state(job))
-    _ring(session, job)
-
-
-def _end(session: Session, job: Job, status: JobStatus, *, error: dict[str, Any] | None = None) -> None:
-    if error is not None:
-        error = {"param": None, "hint": "", "retryable": False, "log_excerpt": [], **error, "phase": job.phase}
-    job.status, job.phase, job.status_reason, job.error = status, None, None, error
-    job.owner, job.lease_until, job.finished_at = None, None, utcnow()
-    touch(job)
-    say(session, job, "status", state(job))
-    say(session, job, "end", {"status": job.status})
-
-
-def _close_attempt(session: Session, job: Job, outcome: str) -> None:
-    attempt = session.get_one(Attempt, (job.id, job.attempt))
-    attempt.ended_at, attempt.outcome = utcnow(), outcome
-    job.runtime_seconds += max(0.0, (attempt.ended_at - attempt.started_at).total_seconds())
 
 
 def _dump(spec: DistillSpec | None) -> dict[str, Any] | None:

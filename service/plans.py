@@ -9,14 +9,14 @@ from typing import Any, TypeVar, cast
 from sqlalchemy.orm import Session
 
 from distill import architectures, compatibility, plan, traits
-from distill.architectures import ONNX
+from distill.architectures import AUTO, ONNX
 from distill.errors import DistillError, InputError
 from distill.method_specs import SimKDSettings, settings_of
 from distill.proposals import Candidate
 from distill.published import published
 from distill.spec import DatasetFormat, DatasetRef, DistillSpec, NetworkOptions, StudentInit, TeacherRef
 from models import Dataset, InputStatus, Teacher
-from service import budgets, inputs, presets, starts
+from service import budgets, hub, inputs, presets, remote, sources, starts
 from service.data_facts import DataFacts
 from service.errors import Invalid
 from service.inputs import Kind
@@ -84,7 +84,7 @@ Seen = dict[str, Found | Invalid]
 
 
 def bring(spec: DistillSpec, *, seen: Seen | None = None) -> Brought:
-    """Look into the uploads or the preset that a request names; before the transaction, since files take time.
+    """Look into the uploads, the preset or the URL that a request names; before the transaction, since files take time.
 
     Args:
         spec: the request.
@@ -92,7 +92,7 @@ def bring(spec: DistillSpec, *, seen: Seen | None = None) -> Brought:
     """
     seen = {} if seen is None else seen
     found = (
-        _once(seen, spec.teacher, _new_teacher) if spec.teacher.upload_id is not None else None,
+        _once(seen, spec.teacher, _new_teacher) if spec.teacher.id is None else None,
         _once(seen, spec.dataset, _new_dataset) if spec.dataset.id is None else None,
         _once(seen, spec.student.init, starts.look) if spec.student.init is not None else None,
     )
@@ -117,17 +117,25 @@ def _once(
 
 
 def _new_teacher(ref: TeacherRef) -> Teacher:
-    architecture = ref.architecture or ""
-    row = inputs.new_teacher(ref.upload_id or "", architecture=architecture, traits=ref.traits, at="/teacher")
+    if ref.hub is not None:
+        row = hub.new_teacher(ref.hub, revision=ref.revision, traits=ref.traits, at="/teacher")
+    else:
+        row = inputs.new_teacher(ref.upload_id or "", architecture=ref.architecture, traits=ref.traits, at="/teacher")
     row.status = InputStatus.PROCESSING
     return row
 
 
 def _new_dataset(ref: DatasetRef) -> Dataset:
     if ref.preset is not None:
-        row = presets.new_dataset(ref.preset, format=ref.format, at="/dataset")
+        row = presets.new_dataset(ref.preset, format=ref.format, max_broken_share=ref.max_broken_share, at="/dataset")
+    elif ref.url is not None:
+        row = remote.new_dataset(
+            ref.url, sha256=ref.sha256, format=ref.format, max_broken_share=ref.max_broken_share, at="/dataset"
+        )
     else:
-        row = inputs.new_dataset(ref.upload_id or "", format=ref.format, at="/dataset")
+        row = inputs.new_dataset(
+            ref.upload_id or "", format=ref.format, max_broken_share=ref.max_broken_share, at="/dataset"
+        )
     row.status = InputStatus.PROCESSING
     return row
 
@@ -242,7 +250,7 @@ def _output_errors(spec: DistillSpec) -> Iterator[InputError]:
 
 def _prepared_before(session: Session, row: Dataset | None) -> Dataset | None:
     """What an earlier request made of the same preset, so that its images are packed once."""
-    return presets.same(session, row) if row is not None and presets.name_of(row) is not None else None
+    return presets.same(session, row) if row is not None and sources.of(row).preset is not None else None
 
 
 def _known(session: Session, kind: type[Kind], input_id: str | None, errors: list[DistillError]) -> Kind | None:
@@ -347,10 +355,10 @@ def _landmark_errors(spec: DistillSpec, data: DataFacts) -> Iterator[InputError]
 
 def _teacher_facts(teacher: Teacher, data: DataFacts | None) -> dict[str, Any]:
     options = NetworkOptions.model_validate(teacher.options)
-    if teacher.architecture != ONNX:
+    if teacher.architecture not in (AUTO, ONNX):
         return _network_facts(teacher.architecture, options, teacher, data)
     return {
-        "architecture": ONNX,
+        "architecture": teacher.architecture,
         "options": teacher.options,
         "num_classes": teacher.num_classes or None,
         "parameters": teacher.report.get("parameters"),

@@ -12,12 +12,12 @@ from distill.data.inspect import inspect_source
 from distill.data.presets import Preset
 from distill.errors import InputError
 from models import Dataset, InputStatus
-from service import database
+from service import database, sources
+from service.data_facts import first_report
+from service.data_facts import max_broken_share as share_of
 from service.errors import Invalid
 from service.ids import new_id
 from service.settings import settings
-
-_MARK = "preset:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,18 +34,13 @@ def listing() -> list[PresetState]:
     return [PresetState(preset=p, in_place=presets.is_in_place(p, root)) for p in presets.PRESETS.values()]
 
 
-def name_of(row: Dataset) -> str | None:
-    """The preset that a data set was made from; None when it was uploaded."""
-    return row.upload_id.removeprefix(_MARK) if row.upload_id.startswith(_MARK) else None
-
-
-def create_dataset(name: str, *, format: str) -> tuple[Dataset, bool]:
+def create_dataset(name: str, *, format: str, max_broken_share: float | None = None) -> tuple[Dataset, bool]:
     """Register a preset, or find it registered; the row, and whether it is new.
 
     Raises:
         Invalid: no such preset, or its files are not in place or not sound.
     """
-    row = new_dataset(name, format=format)
+    row = new_dataset(name, format=format, max_broken_share=max_broken_share)
     with database.begin() as session:
         earlier = same(session, row)
         if earlier is None:
@@ -53,7 +48,7 @@ def create_dataset(name: str, *, format: str) -> tuple[Dataset, bool]:
     return earlier or row, earlier is None
 
 
-def new_dataset(name: str, *, format: str, at: str = "") -> Dataset:
+def new_dataset(name: str, *, format: str, max_broken_share: float | None = None, at: str = "") -> Dataset:
     """The checked row, not yet stored; ``at`` is the JSON pointer of the data set in the request."""
     try:
         preset = presets.by_name(name)
@@ -65,22 +60,22 @@ def new_dataset(name: str, *, format: str, at: str = "") -> Dataset:
         raise Invalid([error]) from error
     return Dataset(
         id=new_id("ds"),
-        upload_id=f"{_MARK}{name}",
+        upload_id=sources.of_preset(name),
         filename=name,
         size=tree.size,
         sha256=digest,
         source_key="",
         format=found.format,
-        report={},
+        report=first_report(max_broken_share),
         status=InputStatus.PROCESSING,
     )
 
 
 def same(session: Session, row: Dataset) -> Dataset | None:
-    """The oldest data set that was made of the same files and did not fail."""
-    return session.scalar(
+    """The oldest data set that was made of the same files in the same way and did not fail."""
+    made = session.scalars(
         select(Dataset)
         .where(Dataset.upload_id == row.upload_id, Dataset.sha256 == row.sha256, Dataset.status != InputStatus.ERROR)
         .order_by(Dataset.id)
-        .limit(1)
     )
+    return next((other for other in made if share_of(other) == share_of(row)), None)

@@ -13,6 +13,9 @@ from service import database
 from service.artifacts import store
 from service.errors import Fenced, NotFound
 
+STUDENT = "student.safetensors"
+"""The artifact that every job has which finished an epoch."""
+
 
 def keep(job_id: str, *, fence: int, name: str, path: Path, content_type: str) -> Artifact:
     """Store a file as the job's artifact, in the place of an earlier one of that name.

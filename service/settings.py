@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from distill.data.reading import MAX_BROKEN_SHARE
 
 
 def _default_data_dir() -> Path:
@@ -35,6 +39,8 @@ class Settings(BaseSettings):
     """How often lost jobs and lost messages are looked for."""
     redispatch_seconds: float = 30.0
     """A queued job that nobody took for so long is rung for again."""
+    queue_timeout_seconds: float = 7 * 86400.0
+    """A job that has waited in the queue for so long, for a worker or for its inputs, fails."""
     max_crashes: int = 3
     """So many crashes without progress fail a job."""
     stall_seconds: float = 300.0
@@ -47,7 +53,31 @@ class Settings(BaseSettings):
     max_body_bytes: int = 2**20
     """For every body but an upload's content."""
     allow_pickle: bool = False
-    """Whether files of `torch.save` are taken as teachers. A worker reads them in a cage; safetensors need none."""
+    """Whether files of `torch.save` are taken as teachers, and as what students start from. A worker reads them in a
+    cage; safetensors need none."""
+    hub_url: str = ""
+    """Where teachers are fetched from by name (`hf-hub:owner/name`), such as https://huggingface.co or a mirror; empty:
+    nowhere. Workers fetch, and need a way to that address."""
+    remote_sources: Literal["https", "none"] = "https"
+    """Whether workers fetch data sets from public https URLs that a request names; `none`: no URL is taken."""
+    remote_allow_hosts: str = ""
+    """Hosts in one's own network that may be fetched from all the same: `files.internal, nas.lan:8443`."""
+    remote_buckets: str = ""
+    """Buckets that `s3://` URLs may name, with the credentials of the worker's environment; empty: none."""
+    remote_idle_seconds: float = 30.0
+    """A source that is silent for so long is asked anew."""
+    remote_max_seconds: float = 6 * 3600.0
+    """A fetch that takes longer has failed."""
+    s3_endpoint_url: str = ""
+    """Of a store that is not Amazon's, such as MinIO."""
+    max_broken_share: float = Field(default=MAX_BROKEN_SHARE, ge=0, le=1)
+    """Up to which share images that cannot be read are left out of a data set, where its request does not say."""
+    ingest_memory_bytes: int = Field(default=8 * 2**30, ge=2**29)
+    """What the process that checks an upload may take of memory; files that it maps do not count."""
+    teacher_check_seconds: int = 300
+    """Of the processor's time; a teacher whose check takes longer is refused."""
+    dataset_check_seconds: int = 1800
+    """The same of reading a data set."""
     device: str = "auto"
     """Where trainers run: auto, cpu, cuda or mps."""
     trainer_threads: int = 0

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 
 from distill.errors import DistillError, InputError
 from distill.method_specs import Spec
+from distill.spec import public_part
 from service.errors import Invalid
 
 MAX_CHILDREN = 500
@@ -144,7 +145,8 @@ def _check_axes(sweep: SweepSpec) -> None:
 def _flaws(axes: Sequence[Axis], number: int) -> Iterator[InputError]:
     axis, here = axes[number], f"/axes/{number}"
     if axis.path == "/name":
-        yield InputError("invalid_value", "Jobs of a sweep are named by its axes.", param=f"{here}/path")
+        message = "Jobs of a sweep are named by its axes."
+        yield InputError("invalid_value", message, param=f"{here}/path", hint="Give the sweep a name instead.")
     for later in axes[number + 1 :]:
         if axis.path == later.path or axis.path.startswith(f"{later.path}/"):
             message = f"What it brings is replaced by the later axis {later.path!r}."
@@ -152,7 +154,7 @@ def _flaws(axes: Sequence[Axis], number: int) -> Iterator[InputError]:
             yield InputError("invalid_value", message, param=f"{here}/path", hint=hint)
     if axis.labels is not None and len(axis.labels) != len(axis.values):
         message = f"There are {len(axis.labels)} labels for {len(axis.values)} values."
-        yield InputError("invalid_value", message, param=f"{here}/labels")
+        yield InputError("invalid_value", message, param=f"{here}/labels", hint="Give one for each value, or none.")
     for name, told in (("values", [_text(value) for value in axis.values]), ("labels", axis.labels or [])):
         for index, text in enumerate(told):
             if text in told[:index]:
@@ -171,7 +173,8 @@ def _replaced(node: Any, tokens: Sequence[str], value: Any, *, at: str) -> Any:
         index = int(token)
         return [*node[:index], _replaced(node[index], rest, value, at=at), *node[index + 1 :]]
     what = "list has no such place" if isinstance(node, list) else f"{_text(node)[:60]} has no parts"
-    raise InputError("invalid_value", f"The path leads nowhere at {token!r}: the {what}.", param=at)
+    message = f"The path leads nowhere at {token!r}: the {what}."
+    raise InputError("invalid_value", message, param=at, hint="Take a JSON pointer to a place in `base`.")
 
 
 def _tokens(path: str) -> list[str]:
@@ -198,8 +201,9 @@ def _labels(values: Sequence[Any]) -> list[str]:
 def _short(value: Any) -> str:
     """A method, a network or an input by its name, anything else as JSON."""
     if isinstance(value, Mapping):
-        named = (value.get(key) for key in ("type", "architecture", "id", "preset"))
-        return next((name for name in named if isinstance(name, str) and name), _text(value))
+        named = (value.get(key) for key in ("type", "architecture", "id", "preset", "url"))
+        name = next((name for name in named if isinstance(name, str) and name), _text(value))
+        return public_part(name) if name == value.get("url") else name
     return value if isinstance(value, str) and value else _text(value)
 
 

@@ -51,7 +51,7 @@ def get(sweep_id: str) -> Sweep:
     with database.read() as session:
         sweep = session.get(Sweep, sweep_id)
     if sweep is None:
-        raise NotFound(f"No sweep {sweep_id!r}.")
+        raise NotFound(f"No sweep {sweep_id!r}.", hint="GET /distill/sweep lists the sweeps.")
     return sweep
 
 

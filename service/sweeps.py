@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from distill.errors import DistillError
+from distill.errors import DistillError, InputError
 from distill.spec import DistillSpec
 from models import TERMINAL, Job, Sweep
 from service import database, jobs, plans
@@ -113,6 +113,7 @@ def plan(children: Sequence[Child], *, wrong: Sequence[DistillError] = ()) -> li
     with database.read() as session:
         for child, inputs in zip(children, brought, strict=True):
             try:
+                _refuse_signed_url(child.spec)
                 found = plans.make(session, child.spec, brought=inputs)
             except Invalid as invalid:
                 errors = distinct([*errors, *map(child.candidate.blame, invalid.errors)])
@@ -121,6 +122,13 @@ def plan(children: Sequence[Child], *, wrong: Sequence[DistillError] = ()) -> li
     if errors:
         raise Invalid(errors)
     return planned
+
+
+def _refuse_signed_url(spec: DistillSpec) -> None:
+    """A sweep keeps and shows its body and makes names of its values: no place for what may be a signature."""
+    if "?" in (spec.dataset.url or ""):
+        message, hint = "A sweep takes no URL with a query.", "POST it to /datasets, and give the id of that."
+        raise Invalid([InputError("invalid_value", message, hint=hint, param="/dataset/url")])
 
 
 def distinct(errors: Iterable[DistillError]) -> list[DistillError]:
@@ -139,7 +147,7 @@ def cancel(sweep_id: str) -> int:
     """
     with database.begin() as session:
         if session.get(Sweep, sweep_id) is None:
-            raise NotFound(f"No sweep {sweep_id!r}.")
+            raise NotFound(f"No sweep {sweep_id!r}.", hint="GET /distill/sweep lists the sweeps.")
         unfinished = session.scalars(
             select(Job).where(Job.sweep_id == sweep_id, Job.status.not_in(TERMINAL)).order_by(Job.id).with_for_update()
         ).all()

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from distill.errors import InputError
 from distill.files import sha256_of
-from models import Upload, utcnow
+from models import Dataset, InputStatus, Upload, utcnow
 from service import database
 from service.artifacts import store
 from service.errors import Conflict, Gone, Invalid, NotFound, TooLarge
@@ -34,7 +34,8 @@ def create(filename: str, *, size: int, purpose: Purpose, sha256: str | None) ->
         TooLarge: beyond LIMBECK_MAX_UPLOAD_BYTES, or ``quota_exceeded``: beyond LIMBECK_UPLOAD_QUOTA_BYTES in all.
     """
     if size > settings().max_upload_bytes:
-        raise TooLarge(f"{size} bytes announced; at most {settings().max_upload_bytes} are taken")
+        message = f"{size} bytes announced; at most {settings().max_upload_bytes} are taken."
+        raise TooLarge(message, hint="Send less; the operator sets LIMBECK_MAX_UPLOAD_BYTES.")
     purge()
     upload = Upload(
         id=new_id("up"),
@@ -46,21 +47,33 @@ def create(filename: str, *, size: int, purpose: Purpose, sha256: str | None) ->
         expires_at=utcnow() + _LIFETIME,
     )
     with database.begin() as session:
-        _check_quota(session, size)
+        check_quota(session, size)
         session.add(upload)
     return upload
 
 
-def _check_quota(session: Session, size: int) -> None:
-    quota = settings().upload_quota_bytes
-    counted = or_(Upload.status == "completed", Upload.expires_at > utcnow())
-    held = session.scalar(select(func.coalesce(func.sum(Upload.size), 0)).where(counted)) or 0
+def check_quota(session: Session, size: int, *, but: str | None = None) -> None:
+    """Whether there is room for ``size`` bytes more, not counting the data set ``but``.
+
+    Raises:
+        TooLarge: ``quota_exceeded``.
+    """
+    quota, held = settings().upload_quota_bytes, bytes_held(session, but=but)
     if held + size > quota:
         raise TooLarge(
             f"{size} bytes announced; uploads hold {held} of the {quota} bytes that they may.",
             code="quota_exceeded",
             hint="Pending uploads expire after a day; the operator sets LIMBECK_UPLOAD_QUOTA_BYTES.",
         )
+
+
+def bytes_held(session: Session, *, but: str | None = None) -> int:
+    """What the quota counts: uploads, and what is or was fetched, without the data set ``but``."""
+    counted = or_(Upload.status == "completed", Upload.expires_at > utcnow())
+    sent = session.scalar(select(func.coalesce(func.sum(Upload.size), 0)).where(counted)) or 0
+    is_there = or_(Dataset.status != InputStatus.ERROR, Dataset.source_key != "")
+    fetched = select(func.coalesce(func.sum(Dataset.size), 0)).where(Dataset.url.is_not(None), is_there)
+    return int(sent) + int(session.scalar(fetched.where(Dataset.id != (but or ""))) or 0)
 
 
 def purge() -> None:
@@ -85,9 +98,9 @@ def get(upload_id: str) -> Upload:
     with database.read() as session:
         upload = session.get(Upload, upload_id)
     if upload is None:
-        raise NotFound(f"No upload {upload_id!r}.")
+        raise NotFound(f"No upload {upload_id!r}.", hint="POST /uploads announces one.")
     if upload.status == "pending" and upload.expires_at < utcnow():
-        raise Gone(f"Upload {upload_id!r} expired; announce it again.")
+        raise Gone(f"Upload {upload_id!r} expired.", hint="Announce it again: POST /uploads.")
     if upload.status == "pending":  # the file alone knows: a sender, or this service, may have died in the middle
         upload.offset = _bytes_held(upload)
     return upload
@@ -101,7 +114,7 @@ def pending(upload_id: str) -> Upload:
     """
     upload = get(upload_id)
     if upload.status != "pending":
-        raise Conflict(f"Upload {upload_id!r} is {upload.status}.")
+        raise Conflict(f"Upload {upload_id!r} is {upload.status}.", hint="Another file is announced as a new upload.")
     return upload
 
 
@@ -134,9 +147,11 @@ def open_at(upload_id: str, *, offset: int) -> tuple[Upload, BinaryIO]:
     try:
         upload = pending(upload_id)
         if offset != upload.offset:
-            error = Conflict(f"{upload.offset} bytes have arrived; these would start at {offset}.")
-            error.hint, error.headers = "HEAD tells where to go on.", {"Upload-Offset": str(upload.offset)}
-            raise error
+            raise Conflict(
+                f"{upload.offset} bytes have arrived; these would start at {offset}.",
+                hint="HEAD tells where to go on.",
+                headers={"Upload-Offset": str(upload.offset)},
+            )
         return _prolonged(upload), file
     except BaseException:
         file.close()
@@ -175,9 +190,12 @@ def _locked(path: Path) -> BinaryIO:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 file.close()
-                error = Conflict("Another sender is at work on this upload.", code="upload_busy")
-                error.hint, error.headers = "Wait until it has ended.", {"Retry-After": "5"}
-                raise error from None
+                raise Conflict(
+                    "Another sender is at work on this upload.",
+                    code="upload_busy",
+                    hint="Wait until it has ended.",
+                    headers={"Retry-After": "5"},
+                ) from None
         file.close()  # in use, or another file has taken its place
         time.sleep(0.05)
 
@@ -233,7 +251,8 @@ def completed(upload_id: str, *, purpose: Purpose, at: str = "") -> Upload:
     try:
         upload = get(upload_id)
     except (NotFound, Gone) as error:
-        raise Invalid([InputError("not_found", error.detail, param=f"{at}/upload_id")]) from error
+        refusal = InputError("not_found", error.detail, hint=error.hint, param=f"{at}/upload_id")
+        raise Invalid([refusal]) from error
     if upload.status != "completed":
         message = f"Upload {upload_id!r} is not complete."
         raise Invalid(

@@ -11,7 +11,12 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.fixtures.tiny", "tests.fixtures.tiny_faces"]
+pytest_plugins = [
+    "tests.fixtures.tiny",
+    "tests.fixtures.tiny_faces",
+    "tests.fixtures.https_files",
+    "tests.fixtures.ready_inputs",
+]
 
 POSTGRESQL = "postgresql+psycopg://postgres@127.0.0.1:5432/postgres"
 

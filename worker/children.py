@@ -20,6 +20,8 @@ _LOG_LINES = 40
 _MAX_LINE = 4 * 2**20
 _NEEDED = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
+_WAY_OUT = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir")
+
 
 class Child:
     """A ``python -m module`` that reads one JSON order and answers in JSON lines.
@@ -130,6 +132,11 @@ def bare_environment(home: Path) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if k in _NEEDED}
     folder = str(home.resolve())
     return kept | {"HOME": folder, "TMPDIR": folder, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": _python_path()}
+
+
+def network_environment(home: Path) -> dict[str, str]:
+    """The same with what tells the way out of this machine, and whom to trust there."""
+    return bare_environment(home) | {k: v for k, v in os.environ.items() if k.lower() in _WAY_OUT}
 
 
 def _python_path() -> str:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import shutil
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from distill import events
-from distill.errors import DistillError
-from service import jobs, results
+from distill.errors import DistillError, InputError
+from service import jobs, results, teacher_files
 from service.artifacts import store
 from service.errors import Fenced
 from service.jobs import Claim
 from service.logs import logger
 from service.settings import settings
-from worker.children import Child
+from worker.children import Child, bare_environment
 from worker.trainer_process import EXIT_STOPPED
 from worker.watchdog import Watchdog
 
@@ -30,6 +32,7 @@ _CANCEL_POLL_SECONDS = 1.0
 _CANCEL_GRACE_SECONDS = 8.0
 _DUMP_SECONDS = 1.0
 _BATCH = 200
+_START = "/student/init"
 
 
 class Supervisor:
@@ -68,20 +71,69 @@ class Supervisor:
         except OSError as error:
             jobs.fail(self.claim.job_id, fence=self.claim.fence, error=_storage_error(error))
             return
+        if self.claim.start_is_pickled:
+            converted = self._converted(order["start_path"])
+            if converted is None:
+                return
+            order["start_path"] = converted
         child = Child("worker.trainer_process", order=order, cwd=self.workdir)
         log.info("trainer started", job=self.claim.job_id, attempt=self.claim.attempt, pid=child.pid)
+        if self._attend(child, self._watch):
+            code = child.wait()
+            crash = _stall(self.watchdog.limit) if self.stalled else _crash(code)
+            self._conclude(code, child.log_excerpt(), stopped=code == EXIT_STOPPED, crash=crash)
+
+    def _attend(self, child: Child, watch: Callable[[Child], None]) -> bool:
+        """Watch a child to its end; False when the job was given to another attempt meanwhile."""
+        self.kill_at = None
         try:
-            self._watch(child)
+            watch(child)
         except Fenced:
             child.kill()
             child.wait()
             log.warning("fenced: the job is another attempt's", job=self.claim.job_id, fence=self.claim.fence)
-            return
+            return False
         except BaseException:
             child.kill()
             child.wait()
             raise
-        self._conclude(child.wait(), child.log_excerpt())
+        return True
+
+    def _converted(self, source: str) -> str | None:
+        """What the student starts from, a pickle, as safetensors; None when the attempt has ended with that."""
+        home = self.workdir / "start"
+        home.mkdir(exist_ok=True)
+        target = str((home / "start.safetensors").resolve())
+        answers: list[dict[str, Any]] = []
+        try:
+            teacher_files.check_allowed()
+        except InputError as error:
+            self.failure = {**error.as_json(), "param": _START}
+            self._conclude(0, [], stopped=False, crash=error)
+            return None
+        order = {"kind": "start", "pickled": True, "source": source, "target": target}
+        order |= {"memory_bytes": settings().ingest_memory_bytes}
+        child = Child("worker.ingest_process", order=order, cwd=home, env=bare_environment(home))
+        if not self._attend(child, lambda reader: self._hear(reader, answers)):
+            return None
+        code = child.wait()
+        if answers and "error" in answers[-1]:
+            self.failure = {**answers[-1]["error"], "param": _START}
+        elif answers and not (self.cancelling or self.overdue or self.stopping.is_set()):
+            return target
+        self._conclude(code, child.log_excerpt(), stopped=True, crash=_unreadable(code))
+        return None
+
+    def _hear(self, child: Child, answers: list[dict[str, Any]]) -> None:
+        """Take down what a child answers, and keep the lease."""
+        while True:
+            with contextlib.suppress(queue.Empty):
+                answer = child.messages.get(timeout=_POLL_SECONDS)
+                if answer is None:
+                    return
+                answers.append(answer)
+            self._keep_lease()
+            self._mind(child)
 
     def _inherit(self) -> None:
         """Take over the checkpoints of the attempt before; those that do not arrive whole fail their hash."""
@@ -219,7 +271,8 @@ class Supervisor:
         elif now > self.kill_at:
             child.kill()
 
-    def _conclude(self, code: int, excerpt: list[str]) -> None:
+    def _conclude(self, code: int, excerpt: list[str], *, stopped: bool, crash: DistillError) -> None:
+        """Record how the attempt ended: ``stopped`` in good order, or else, with nothing said, by a crash."""
         job_id, fence = self.claim.job_id, self.claim.fence
         try:
             if self.failure is not None:
@@ -230,11 +283,10 @@ class Supervisor:
                 jobs.confirm_cancelled(job_id, fence=fence)
             elif self.overdue:
                 jobs.fail(job_id, fence=fence, error=_overdue(self.claim).as_json())
-            elif code == EXIT_STOPPED and self.stopping.is_set():
+            elif stopped and self.stopping.is_set():
                 jobs.release(job_id, fence=fence)
                 return
             else:
-                crash = _stall(self.watchdog.limit) if self.stalled else _crash(code)
                 jobs.crashed(job_id, fence=fence, error={**crash.as_json(), "log_excerpt": excerpt})
                 return
         except Fenced:
@@ -245,7 +297,11 @@ class Supervisor:
 
 
 def _storage_error(error: OSError) -> dict[str, Any]:
-    failure = DistillError("storage_error", f"The artifact store failed: {error}.", hint="Submit it again.")
+    failure = DistillError(
+        "storage_error",
+        f"The artifact store failed: {error}.",
+        hint="The operator sees to the store and its disk; then submit the job again.",
+    )
     return {**failure.as_json(), "retryable": True}
 
 
@@ -276,15 +332,27 @@ def _overdue(claim: Claim) -> DistillError:
 
 def _crash(code: int) -> DistillError:
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    hint = "The log excerpt has its last words."
+    hint = "The log excerpt has its last words; tell the operator, who has the worker's log."
     if code == -signal.SIGKILL:
         hint = "So ends what takes more memory than the machine has: use a smaller batch_size or fewer images."
     return DistillError("internal_error", f"The trainer {how}.", hint=hint)
 
 
 def _stall(seconds: float) -> DistillError:
-    message = f"The trainer took no step for {seconds:.0f} s and was killed."
-    return DistillError("internal_error", message, hint="The log excerpt tells what its threads were at.")
+    return DistillError(
+        "internal_error",
+        f"The trainer took no step for {seconds:.0f} s and was killed.",
+        hint="The log excerpt tells what its threads were at; tell the operator, who has the worker's log.",
+    )
+
+
+def _unreadable(code: int) -> DistillError:
+    return InputError(
+        "unsafe_file",
+        f"Converting the weights that the student starts from ended their reader (exit code {code}).",
+        hint="Save them with safetensors.torch.save_file(network.state_dict(), path), and start from that file.",
+        param=_START,
+    )
 
 
 def _threads() -> int:

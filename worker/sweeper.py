@@ -1,4 +1,6 @@
-"""What goes on beside the jobs: rings the bell, finds what was lost, checks inputs, says that the worker lives."""
+"""What goes on beside the jobs: rings the bell, finds what was lost, fetches and checks inputs, and says that the
+worker lives.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,18 @@ import time
 from collections.abc import Callable
 
 from service import jobs, queue, workers
+from service.artifacts import store
 from service.logs import logger
 from service.settings import settings
+from worker.fetcher import fetch_next
+from worker.holding import clear_folders
 from worker.preparer import prepare_next
 
 log = logger(__name__)
 
 _RELAY_SECONDS = 0.1
 _PREPARE_SECONDS = 0.3
+_TIDY_SECONDS = 3600.0
 _MAX_BACK_OFF_SECONDS = 10.0
 
 
@@ -28,6 +34,8 @@ def start(name: str, *, stopping: threading.Event) -> list[threading.Thread]:
         "relay": (_RELAY_SECONDS, queue.relay),
         "sweep": (sweep_seconds, sweep),
         "prepare": (_PREPARE_SECONDS, lambda: prepare_next(name, stopping=stopping)),
+        "fetch": (_PREPARE_SECONDS, lambda: fetch_next(name, stopping=stopping)),
+        "tidy": (_TIDY_SECONDS, lambda: store().tidy()),
         "seen": (sweep_seconds, lambda: workers.seen(name, facts=facts)),
     }
     threads = [
@@ -40,8 +48,10 @@ def start(name: str, *, stopping: threading.Event) -> list[threading.Thread]:
 
 
 def sweep() -> int:
-    """Take back what was lost; how many jobs were touched."""
-    return jobs.sweep() + jobs.settle_waiting()
+    """Take back what was lost, end what has waited too long, clear away what killed workers left; how many jobs were
+    touched."""
+    clear_folders()
+    return jobs.sweep() + jobs.settle_waiting() + jobs.time_out()
 
 
 def _repeat(duty: str, work: Callable[[], object], pause: float, stopping: threading.Event) -> None:

@@ -9,9 +9,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.templating import Jinja2Templates
 
-from api.deps import JobId, SweepId
-from api.pages import reference, sweeps, views, wording
-from service import job_views, sweep_views
+from api.deps import InputId, JobId, SweepId
+from api.pages import datasets, reference, sweeps, views, wording
+from models import Dataset
+from service import inputs, job_views, sweep_views
 
 router = APIRouter()
 _templates = Jinja2Templates(directory=Path(__file__).resolve().parent / "templates")
@@ -57,6 +58,19 @@ def sweep_page(request: Request, sweep_id: SweepId) -> Response:
 def sweep_state(sweep_id: SweepId) -> Response:
     """What changes on a sweep's page, for its script."""
     state = sweeps.sweep_state(sweep_views.get(sweep_id))
+    return JSONResponse(state, headers={"Cache-Control": "no-store"})
+
+
+@router.get("/datasets/{dataset_id}/page")
+def dataset_page(request: Request, dataset_id: InputId) -> Response:
+    """One data set: its images, classes, duplicates, and what was skipped."""
+    return _page(request, "dataset.html", datasets.dataset_page(inputs.get(Dataset, dataset_id)))
+
+
+@router.get("/datasets/{dataset_id}/state.json")
+def dataset_state(dataset_id: InputId) -> Response:
+    """What changes on a data set's page, for its script."""
+    state = datasets.dataset_state(inputs.get(Dataset, dataset_id))
     return JSONResponse(state, headers={"Cache-Control": "no-store"})
 
 

@@ -12,10 +12,10 @@ from distill.method_names import student_title
 from distill.published import in_words
 from models import Job, JobStatus
 from service import job_views, results, sweep_views
+from service.results import STUDENT
 
 _LISTED = 50
 _LOG_LINES = 200
-STUDENT = "student.safetensors"
 
 
 def job_list() -> dict[str, Any]:

@@ -19,9 +19,9 @@ from models import Artifact
 from service import job_views, results
 from service.artifacts import store
 from service.errors import NotFound, ServiceError
+from service.results import STUDENT
 
 router = APIRouter(prefix="/distill/{job_id}", tags=["results"])
-STUDENT = "student.safetensors"
 _TRIES = 3
 
 _BINARY: dict[str, Any] = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from api.schemas import (
+from api.catalog_schemas import (
     MethodList,
     MethodSchema,
     NetworkList,

@@ -8,15 +8,18 @@ from fastapi.responses import Response
 from api.deps import After, InputId, PageSize, json_answer
 from api.schemas import Listing, TeacherRequest, TeacherSchema
 from models import Teacher
-from service import inputs
+from service import hub, inputs
 
 router = APIRouter(prefix="/teachers", tags=["inputs"])
 
 
 @router.post("", status_code=202, response_model=TeacherSchema)
 def create_teacher(body: TeacherRequest) -> Response:
-    """Register uploaded weights; names and shapes are compared at once, the values by a worker."""
-    row = inputs.create_teacher(body.upload_id, architecture=body.architecture, traits=body.traits)
+    """Register uploaded weights; names and shapes are compared at once, the values by a worker, which also fetches."""
+    if body.hub is not None:
+        row = hub.create_teacher(body.hub, revision=body.revision, traits=body.traits)
+    else:
+        row = inputs.create_teacher(body.upload_id or "", architecture=body.architecture, traits=body.traits)
     return json_answer(TeacherSchema.of(row), status=202, headers={"Location": f"/teachers/{row.id}"})
 
 

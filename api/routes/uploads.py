@@ -160,7 +160,8 @@ def _announced(length: int | None, metadata: str | None) -> UploadRequest:
         try:
             found[name] = base64.b64decode(value, validate=True).decode()
         except ValueError as error:  # not base64, or not UTF-8
-            raise Malformed(f"Upload-Metadata: {name[:50]!r} is not followed by base64.") from error
+            message = f"Upload-Metadata: {name[:50]!r} is not followed by base64."
+            raise Malformed(message, hint="It is pairs `name base64` between commas, as tus 1.0 has it.") from error
     known = {name: value for name, value in found.items() if name in UploadRequest.model_fields}
     try:
         return UploadRequest.model_validate({**known, "bytes": length})
@@ -217,9 +218,8 @@ async def _patient(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def _too_long(upload: Upload) -> TooLarge:
-    error = TooLarge(f"More than the {upload.size} bytes that were announced.", hint="Announce the file again.")
-    error.headers = {"Connection": "close"}
-    return error
+    message = f"More than the {upload.size} bytes that were announced."
+    return TooLarge(message, hint="Announce the file again.", headers={"Connection": "close"})
 
 
 def _too_short(received: int, upload: Upload) -> Invalid:

@@ -1,7 +1,8 @@
 """The zoo without PyTorch: what networks there are, what they weigh and cost, and whether weights fit one."""
 
 from distill.architectures.blueprint import Blueprint, Family, ImageInput, LayeredBlueprint, Preprocessing
-from distill.architectures.layers import Layer, Shape
+from distill.architectures.by_file import AUTO, ONNX
+from distill.architectures.layers import BITS, Layer, Shape
 from distill.architectures.matching import (
     NUM_REPORTED,
     StartFacts,
@@ -10,13 +11,13 @@ from distill.architectures.matching import (
     match_start,
     match_state,
 )
-from distill.architectures.onnx import ONNX
 from distill.architectures.options import PLAIN, Options, PlainOptions
-from distill.architectures.wrapping import Tree, Weights, unwrap
+from distill.architectures.wrapping import Tree, Unwrap, Weights, unwrap, unwrap_student
 from distill.architectures.zoo import (
     blueprint,
     catalog,
     check,
+    family_of,
     feature_width,
     macs,
     names,
@@ -26,6 +27,8 @@ from distill.architectures.zoo import (
 )
 
 __all__ = [
+    "AUTO",
+    "BITS",
     "NUM_REPORTED",
     "ONNX",
     "PLAIN",
@@ -41,11 +44,13 @@ __all__ = [
     "StartFacts",
     "TeacherFacts",
     "Tree",
+    "Unwrap",
     "Weights",
     "blueprint",
     "catalog",
     "check",
     "clean_names",
+    "family_of",
     "feature_width",
     "macs",
     "match_start",
@@ -55,4 +60,5 @@ __all__ = [
     "parameters",
     "state_shapes",
     "unwrap",
+    "unwrap_student",
 ]

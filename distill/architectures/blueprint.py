@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -100,6 +100,11 @@ class Blueprint(ABC):
         """Multiply-adds of signs."""
         return 0
 
+    @property
+    def binary_weights(self) -> Mapping[str, Shape]:
+        """Name -> shape of the weights of which files of students keep the signs alone, as bits."""
+        return {}
+
     @abstractmethod
     def state_shapes(self, *, num_classes: int, in_channels: int) -> dict[str, Shape]:
         """Name -> shape of the whole state dict, in its order, running statistics included."""
@@ -123,6 +128,11 @@ class LayeredBlueprint(Blueprint):
 
     def binary_macs(self, *, image_size: Size) -> int:
         return sum(layer.binary_macs for layer in self.layers(num_classes=1, in_channels=1, image_size=image_size))
+
+    @property
+    def binary_weights(self) -> Mapping[str, Shape]:
+        parts = self.layers(num_classes=1, in_channels=1, image_size=(1, 1))
+        return {f"{layer.name}.weight": layer.weight for layer in parts if layer.kind == "binary_conv"}
 
     def state_shapes(self, *, num_classes: int, in_channels: int) -> dict[str, Shape]:
         parts = self.layers(num_classes=num_classes, in_channels=in_channels, image_size=(1, 1))

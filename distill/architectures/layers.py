@@ -10,6 +10,10 @@ Size = tuple[int, int]
 Shape = tuple[int, ...]
 
 
+BITS = "_bits"
+"""What the name of a binary weight that was packed has behind the weight's own."""
+
+
 @dataclass(frozen=True)
 class Layer:
     """A layer with weights: its name in the state dict, its weight's shape, the size of the map it puts out."""

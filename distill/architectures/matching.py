@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from distill.architectures.blueprint import Blueprint
-from distill.architectures.layers import Shape
+from distill.architectures.layers import BITS, Shape
 from distill.architectures.options import PLAIN, Options, PlainOptions
 from distill.architectures.zoo import blueprint, check, family_of, names
 from distill.errors import InputError
@@ -35,6 +36,8 @@ class StartFacts:
     num_classes: int
     keeps_head: bool
     """Whether they classify into as many classes as the student does; if not, their classifiers are left out."""
+    ignored: tuple[str, ...] = ()
+    """What stood beside them in their file."""
 
 
 def clean_names(raw_names: Iterable[str]) -> dict[str, str]:
@@ -191,14 +194,15 @@ class _State:
 
     def differences(self, plan: Blueprint) -> _Differences:
         expected = plan.state_shapes(num_classes=self.num_classes(plan), in_channels=self.in_channels(plan))
-        missing = [key for key in expected if key not in self.shapes]
+        shapes = _without_bits(self.shapes, plan)
+        missing = [key for key in expected if key not in shapes]
         return _Differences(
             missing=[key for key in missing if not key.endswith(".num_batches_tracked")],
-            unexpected=[key for key in self.shapes if key not in expected] + self.doubled,
+            unexpected=[key for key in shapes if key not in expected] + self.doubled,
             misshapen=[
-                {"name": key, "expected": [size or None for size in shape], "found": list(self.shapes[key])}
+                {"name": key, "expected": [size or None for size in shape], "found": list(shapes[key])}
                 for key, shape in expected.items()
-                if key in self.shapes and not _fits(shape, self.shapes[key])
+                if key in shapes and not _fits(shape, shapes[key])
             ],
         )
 
@@ -222,6 +226,17 @@ class _State:
         )
         widths = (round(ratio, 6) for ratio in ratios if 0 < ratio <= MAX_WIDTH)
         return next((w for w in widths if self.fits(name, PlainOptions(width=w))), None)
+
+
+def _without_bits(shapes: Mapping[str, Shape], plan: Blueprint) -> dict[str, Shape]:
+    """The shapes with each weight that lies there as bits, eight to a byte, in the place and shape that it has."""
+    packed = {name + BITS: (name, shape) for name, shape in plan.binary_weights.items()}
+    found: dict[str, Shape] = {}
+    for name, shape in shapes.items():
+        own, whole = packed.get(name, (name, shape))
+        is_whole = shape == (-(-math.prod(whole) // 8),)
+        found |= {own: whole} if name in packed and own not in shapes and is_whole else {name: shape}
+    return found
 
 
 def _fits(expected: Shape, found: Shape) -> bool:

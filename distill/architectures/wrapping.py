@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
@@ -15,6 +15,8 @@ _BESIDE = (
     "optimizer", "optimizer_state_dict", "optim", "scheduler", "scheduler_state_dict", "lr_scheduler", "scaler",
     "amp_scaler", "loss_scaler", "criterion", "epoch", "step", "global_step", "n_averaged", "decay", "num_updates",
 )  # fmt: skip
+NETWORK = "network"
+_REUSED_HEAD = ("connector", "classifier")  # of distill.students.ReusedHead
 _KNOWN = frozenset({*PLAIN, *AVERAGED, *_BESIDE})
 _MAX_DEPTH = 4
 _MAX_NAME = 80
@@ -63,6 +65,9 @@ class Weights:
         return told
 
 
+Unwrap = Callable[[Tree], Weights]
+
+
 def unwrap(tree: Tree) -> Weights:
     """Find the weights: through the usual dictionaries around them, the plain ones before averaged ones.
 
@@ -79,6 +84,15 @@ def unwrap(tree: Tree) -> Weights:
     shapes = {name: value for name, value in tree.items() if isinstance(name, str) and _is_shape(value)}
     ignored += [".".join((*path, str(name))) for name in tree if name not in shapes]
     return Weights(path, shapes, tuple(ignored), tuple(averaged))
+
+
+def unwrap_student(tree: Tree) -> Weights:
+    """As :func:`unwrap`; and of a student's file that was made with the teacher's head, the student's network."""
+    heads = {str(name).partition(".")[0] for name in tree}
+    if heads != {NETWORK, *_REUSED_HEAD} or not all(_is_shape(value) for value in tree.values()):
+        return unwrap(tree)
+    shapes = {name.removeprefix(f"{NETWORK}."): shape for name, shape in tree.items() if name.startswith(f"{NETWORK}.")}
+    return Weights((NETWORK,), shapes, _REUSED_HEAD)
 
 
 def _next(tree: Tree) -> str | None:

@@ -23,8 +23,11 @@ MAX_NAME_LENGTH = 1024
 _MAX_RATIO = 200
 _FREE_BYTES = 16 * 2**20  # below this a large ratio harms nobody
 _MAX_DIRECTORY_BYTES = 64 * 2**20
+_ENTRY, _ENTRY_BYTES = b"PK\x01\x02", 46  # how an entry of the directory begins, and what it takes at least
 CHUNK_BYTES = 2**20
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
+_CUT_SHORT = "It is cut short or damaged; compare its size with the original's and upload it again."
+_FEWER = "Pack fewer files: Parquet, WebDataset and NPZ hold many images in one."
 
 ACCEPTED = (
     "Send an .npz with x_train, y_train, x_test and y_test, or a zip, tar or tar.gz of the four IDX files of MNIST or "
@@ -33,6 +36,10 @@ ACCEPTED = (
     "with landmarks_train and landmarks_test instead of labels, or an archive with the lists of WFLW or the .pts files "
     "of 300W."
 )
+
+
+class LongOutline(Exception):
+    """An archive that is too much for an outline: it has more members, or unpacks to more, than one may take."""
 
 
 def shown(name: str) -> str:
@@ -46,18 +53,21 @@ class Archive:
 
     Args:
         path: the uploaded file, which starts like a zip.
+        at_most: so many members are listed; None: as many as an archive may hold.
 
     Raises:
         InputError: ``upload_corrupt`` when it is cut short or damaged, ``unsafe_file`` for links, encrypted
             members, names that lead elsewhere or sizes beyond the limits, ``unsupported_format`` for
             compression other than deflate.
+        LongOutline: there are more than ``at_most``.
     """
 
     files: dict[str, zipfile.ZipInfo]
     """Every regular file by its name, with ``/`` between folders, in the order of the directory."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, at_most: int | None = None) -> None:
         self._file = _GuardedFile(io.FileIO(path))
+        self._file.at_most = min(MAX_MEMBERS, at_most or MAX_MEMBERS)
         try:
             self._zip = _open(self._file)
             self.files = _checked(self._zip.infolist(), path.stat().st_size)
@@ -100,14 +110,27 @@ class _GuardedFile(io.BufferedReader):
     """Stops ``zipfile`` from making an object for each of a million entries before we can count them."""
 
     armed = True
+    at_most = MAX_MEMBERS
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if self.armed and size is not None and size > _MAX_DIRECTORY_BYTES:
-            raise InputError("unsafe_file", f"the archive's directory takes {size:,} bytes")
-        data = super().read(size)
-        if self.armed and data.count(b"PK\x01\x02") > MAX_MEMBERS:
-            raise InputError("unsafe_file", f"the archive has more than {MAX_MEMBERS:,} members")
-        return data
+        if self.armed and size is not None and size > self.at_most * _ENTRY_BYTES:
+            self._check_directory(size)
+        return super().read(size)
+
+    def _check_directory(self, size: int) -> None:
+        """Count the entries of the next ``size`` bytes, piece by piece."""
+        if size > _MAX_DIRECTORY_BYTES:
+            refuse(f"the archive's directory takes {size:,} bytes", hint=_FEWER)
+        start, left, count, end = self.tell(), size, 0, b""
+        while left and (data := super().read(min(left, CHUNK_BYTES))):
+            left -= len(data)
+            count += (end + data).count(_ENTRY)
+            end = data[1 - len(_ENTRY) :]
+        if count > MAX_MEMBERS:
+            refuse(f"the archive has more than {MAX_MEMBERS:,} members", hint=_FEWER)
+        if count > self.at_most:
+            raise LongOutline
+        self.seek(start)
 
 
 def _open(file: _GuardedFile) -> zipfile.ZipFile:
@@ -117,7 +140,7 @@ def _open(file: _GuardedFile) -> zipfile.ZipFile:
         raise InputError(
             "upload_corrupt",
             f"the archive cannot be opened: {error}",
-            hint="It is cut short or damaged; compare its size with the original's and upload it again.",
+            hint=_CUT_SHORT,
         ) from error
     file.armed = False
     return opened
@@ -133,7 +156,7 @@ def _checked(members: list[zipfile.ZipInfo], archive_bytes: int) -> dict[str, zi
         if name in files:
             refuse(f"{shown(name)} is in the archive twice")
         if info.header_offset < 0 or info.header_offset + info.compress_size > archive_bytes:
-            raise InputError("upload_corrupt", f"{shown(name)} lies outside of the archive")
+            raise InputError("upload_corrupt", f"{shown(name)} lies outside of the archive", hint=_CUT_SHORT)
         files[name] = info
     _check_total(files, archive_bytes)
     return files
@@ -173,6 +196,7 @@ def _check_total(files: dict[str, zipfile.ZipInfo], archive_bytes: int) -> None:
     total = sum(info.file_size for info in files.values())
     if total > MAX_TOTAL_BYTES:
         refuse(f"the archive unpacks to {total:,} bytes; the limit is {MAX_TOTAL_BYTES:,}")
+    check_ratio(archive_bytes, total, of="the archive")
     if sum(info.compress_size for info in files.values()) > archive_bytes:
         refuse("members of the archive share the same bytes")
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from distill.data import known
-from distill.data.archive import shown
+from distill.data.archive import CHUNK_BYTES, shown
 from distill.data.cifar_layout import PIXEL_BYTES, SIDE, CifarLayout, cifar_layout
+from distill.data.images import Images, mapped
 from distill.data.raw import RawDataset, Split, assemble, normalised_as
+from distill.data.reading import Reading
 from distill.data.source import Source
+from distill.data.spool import Spool
 from distill.errors import InputError
 
 
-def read_cifar(source: Source, *, seed: int) -> RawDataset:
+def read_cifar(source: Source, how: Reading) -> RawDataset:
     """Colour images of 32 x 32 pixels with the papers' normalisation; of CIFAR-100 the fine labels.
 
     Raises:
@@ -20,24 +25,30 @@ def read_cifar(source: Source, *, seed: int) -> RawDataset:
             its size says, and for labels and names that do not fit.
     """
     layout = cifar_layout(source)
-    parts = [_split(source, layout, member) for member in layout.train]
+    with Spool(how.folder) as spool:
+        parts = [_split(source, layout, member, spool) for member in layout.train]
+        test = _split(source, layout, layout.test, spool) if layout.test else None
     train = Split(
-        images=np.concatenate([part.images for part in parts]), labels=np.concatenate([part.labels for part in parts])
+        images=functools.reduce(Images.followed_by, (part.images for part in parts)),
+        labels=np.concatenate([part.labels for part in parts]),
     )
     raw = assemble(
         train,
-        test=_split(source, layout, layout.test) if layout.test else None,
+        test=test,
         classes=layout.classes,
-        seed=seed,
+        seed=how.seed,
         notes=[f"There is no {', '.join(layout.missing)}."] if layout.missing else [],
     )
     return normalised_as(raw, known.CIFAR_100 if layout.num_labels == 2 else known.CIFAR_10)
 
 
-def _split(source: Source, layout: CifarLayout, member: str) -> Split:
-    data = source.read(member)
-    if len(data) != source.files[member].file_size:
-        raise InputError("upload_corrupt", f"{shown(member)} holds {len(data):,} bytes, not what was listed")
-    records = np.frombuffer(data, dtype=np.uint8).reshape(-1, layout.record_bytes)
+def _split(source: Source, layout: CifarLayout, member: str, spool: Spool) -> Split:
+    with source.open(member) as stream:
+        piece = spool.append(iter(lambda: stream.read(CHUNK_BYTES), b""))
+    if piece.file_size != source.files[member].file_size:
+        message = f"{shown(member)} holds {piece.file_size:,} bytes, not what was listed"
+        raise InputError("upload_corrupt", message, hint="Make the archive again, and upload it whole.")
+    shape = (piece.file_size // layout.record_bytes, layout.record_bytes)
+    records = mapped(spool, piece, dtype=np.uint8, shape=shape)
     images, labels = records[:, -PIXEL_BYTES:], records[:, layout.num_labels - 1]
-    return Split(images=images.reshape(-1, 3, SIDE, SIDE), labels=labels.astype(np.int64))
+    return Split(images=Images.of(images.reshape(-1, 3, SIDE, SIDE)), labels=labels.astype(np.int64))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import shutil
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from pathlib import Path
+from statistics import median_low
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -18,8 +22,10 @@ from distill.data.source import Source
 from distill.errors import InputError
 
 MAX_PIXELS = 50_000_000
-MAX_DECODED_BYTES = 8 * 2**30
-MAX_BROKEN = 0.05
+MAX_DECODED_BYTES = 32 * 2**30
+_COPIES = 2  # of the pixels: those put aside, and the packed form
+_MAX_SCANS = 100
+_SCAN = b"\xff\xda"  # begins each scan of a JPEG, and stands nowhere within one
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 _ORIENTATION = 0x0112
 
@@ -33,20 +39,40 @@ class ImageReader:
     source: Source
     broken: dict[str, str] = field(default_factory=dict)
     """Why, by member."""
+    seen: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+    """Width, height and mode as the file has them, by member."""
 
     @property
     def skipped(self) -> list[dict[str, str]]:
         """The same with ``path`` and ``reason``."""
         return [{"path": shown(member), "reason": reason} for member, reason in self.broken.items()]
 
+    @property
+    def originals(self) -> dict[str, Any]:
+        """``width`` and ``height`` with ``min``, ``median`` and ``max``, and how many images have each of ``modes``."""
+        sound = [seen for member, seen in self.seen.items() if member not in self.broken]
+        if not sound:
+            return {}
+        widths, heights, modes = zip(*sound, strict=True)
+        return {
+            "width": {"min": min(widths), "median": median_low(widths), "max": max(widths)},
+            "height": {"min": min(heights), "median": median_low(heights), "max": max(heights)},
+            "modes": dict(sorted(Counter(modes).items())),
+        }
+
     def attempt(self, member: str, act: Callable[[Image.Image], T]) -> T | None:
         """What ``act`` makes of the image, opened but not decoded; None, and a line in the list, if it fails."""
         try:
             if (size := self.source.files[member].file_size) > MAX_IMAGE_BYTES:
                 raise ValueError(f"{size:,} bytes; the limit is {MAX_IMAGE_BYTES:,}")
-            with Image.open(io.BytesIO(self.source.read(member)), formats=_FORMATS) as image:
+            data = self.source.read(member)
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ValueError(f"{image.width * image.height:,} pixels; the limit is {MAX_PIXELS:,}")
+                if image.format in ("JPEG", "MPO") and (scans := data.count(_SCAN)) > _MAX_SCANS:
+                    # Each may be a few bytes, and goes through all pixels again.
+                    raise ValueError(f"{scans:,} scans; the limit is {_MAX_SCANS}")
+                self.seen[member] = (image.width, image.height, image.mode)
                 return act(image)
         except MemoryError:
             raise
@@ -94,34 +120,51 @@ def eight_bits(image: Image.Image) -> Image.Image:
     return image
 
 
-def check_broken(skipped: list[dict[str, str]], *, of: int, what: str = "images") -> None:
-    """Refuse a data set of which more than 5 % cannot be read.
+def check_broken(skipped: list[dict[str, str]], *, of: int, max_share: float, what: str = "images") -> None:
+    """Refuse a data set of which too much cannot be read.
+
+    Args:
+        skipped: what cannot be read, with ``path`` and ``reason``.
+        of: how many there are, those included.
+        max_share: up to which they are left out, in 0..1.
 
     Raises:
-        InputError: ``dataset_unreadable``.
+        InputError: ``dataset_unreadable``; its details are ``skipped`` (the first ten), ``skipped_count``, ``count``
+            and ``max_broken_share``.
     """
-    if len(skipped) <= MAX_BROKEN * of:
+    if not skipped or len(skipped) / of <= max_share:
         return
     first = f"{skipped[0]['path']}: {skipped[0]['reason']}"
     raise InputError(
         "dataset_unreadable",
-        f"{len(skipped):,} of {of:,} {what} cannot be read, the first is {first}",
-        hint=f"Up to {MAX_BROKEN:.0%} are left out; mend or remove the others.",
-        details={"skipped": skipped[:10]},
+        f"{len(skipped):,} of {of:,} {what} cannot be read, more than a share of {max_share:g}; the first is {first}",
+        hint="Mend or remove them, or ask for a higher max_broken_share, up to which they are left out.",
+        details={
+            "skipped": skipped[:10],
+            "skipped_count": len(skipped),
+            "count": of,
+            "max_broken_share": max_share,
+        },
     )
 
 
-def check_memory(num_images: int, *, channels: int, height: int, width: int) -> None:
-    """Refuse what would not fit once decoded.
+def check_room(num_images: int, *, channels: int, height: int, width: int, folder: Path) -> None:
+    """Refuse what would not fit the disk once decoded.
 
     Raises:
-        InputError: ``unsafe_file``.
+        InputError: ``unsafe_file`` beyond the limit, ``storage_full``.
     """
     decoded = num_images * channels * height * width
+    said = f"{num_images:,} images of {height}x{width} pixels take {decoded:,} bytes"
     if decoded > MAX_DECODED_BYTES:
         raise InputError(
             "unsafe_file",
-            f"{num_images:,} images of {height}x{width} pixels take {decoded:,} bytes of memory; "
-            f"the limit is {MAX_DECODED_BYTES:,}",
+            f"{said}; the limit is {MAX_DECODED_BYTES:,}",
             hint="Ask for a smaller image_size, or send fewer images.",
+        )
+    if _COPIES * decoded > (free := shutil.disk_usage(folder).free):
+        raise InputError(
+            "storage_full",
+            f"{said}, and {_COPIES} times as much while they are read; the worker's disk has {free:,} bytes free",
+            hint="Free room there, or send fewer images.",
         )

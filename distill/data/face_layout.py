@@ -36,8 +36,8 @@ class FaceLayout:
     """Faces of a list whose image or points are not in the archive, with ``path`` and ``reason``; as bad as broken."""
     skipped: list[dict[str, str]] = field(default_factory=list)
     """Files that belong to no split, likewise."""
-    ignored: int = 0
-    """Files that systems leave behind, such as .DS_Store."""
+    ignored: dict[str, int] = field(default_factory=dict)
+    """Files that systems leave behind: how many, by kind, such as .DS_Store."""
     unused: int = 0
     """Sound files that nothing is made of."""
 
@@ -52,6 +52,6 @@ class FaceLayout:
             "classes": None,
             "per_class": None,
             "skipped": len(self.missing) + len(self.skipped),
-            "ignored": self.ignored,
+            "ignored": sum(self.ignored.values()),
             "unused": self.unused,
         }

@@ -15,16 +15,19 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from distill.data.archive import shown
-from distill.data.decoding import MAX_PIXELS, ImageReader, check_broken, check_memory, eight_bits, is_grey, quiet_pillow
+from distill.data.decoding import MAX_PIXELS, ImageReader, check_broken, check_room, eight_bits, is_grey, quiet_pillow
 from distill.data.face_layout import Face, FaceLayout, Rect
+from distill.data.images import ImageFile, Images, Rows
 from distill.data.pts_layout import parse_pts, pts_layout
 from distill.data.raw_landmarks import PointSplit, RawLandmarks, assemble_landmarks, fault
+from distill.data.reading import Reading
 from distill.data.source import Source
 from distill.data.wflw_layout import parse_wflw, wflw_layout
 from distill.errors import InputError
@@ -35,26 +38,26 @@ MARGIN = 1.25
 _SIDES = (64, 112)
 _STEP = 16
 _FARTHEST = 1_000_000
+_NO_FACE = "Send photographs whose points lie on a face within them, each with the same number of points."
 
 Parse = Callable[[Face], tuple[list[float], Rect | None]]
 
 
-def read_wflw(source: Source, *, seed: int, image_size: int | None = None) -> RawLandmarks:
+def read_wflw(source: Source, how: Reading) -> RawLandmarks:
     """The faces of WFLW's lists, each cut out of its photograph.
 
     Args:
         source: as :func:`distill.data.wflw_layout.wflw_layout` describes it.
-        seed: of the held-out split, where there is no test list.
-        image_size: side in pixels; None: the median side of the pieces, in steps of 16 from 64 to 112.
+        how: without a size, it is the median side of the pieces, in steps of 16 from 64 to 112.
 
     Raises:
-        InputError: as the layout, ``dataset_unreadable`` when a line is no face or when more than 5 % cannot be read,
-            ``unsafe_file`` when the whole takes too much memory.
+        InputError: as the layout, ``dataset_unreadable`` when a line is no face or when too many cannot be read,
+            ``unsafe_file`` or ``storage_full`` when the whole takes too much room.
     """
-    return _read(source, wflw_layout(source), parse_wflw, seed=seed, image_size=image_size)
+    return _read(source, wflw_layout(source), parse_wflw, how)
 
 
-def read_300w(source: Source, *, seed: int, image_size: int | None = None) -> RawLandmarks:
+def read_300w(source: Source, how: Reading) -> RawLandmarks:
     """The faces of images with ``.pts`` files beside them; as :func:`read_wflw`, with the box about the points.
 
     Raises:
@@ -66,7 +69,7 @@ def read_300w(source: Source, *, seed: int, image_size: int | None = None) -> Ra
     def parse(face: Face) -> tuple[list[float], None]:
         return parse_pts(source, face), None
 
-    return _read(source, layout, parse, seed=seed, image_size=image_size)
+    return _read(source, layout, parse, how)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,26 +84,26 @@ class _Piece:
     """In 0..1 of the square."""
 
 
-def _read(source: Source, layout: FaceLayout, parse: Parse, *, seed: int, image_size: int | None) -> RawLandmarks:
+def _read(source: Source, layout: FaceLayout, parse: Parse, how: Reading) -> RawLandmarks:
     markup = known_markup(layout.num_points)
     skipped = list(layout.missing)
     num_faces = len(layout.train) + len(layout.test or []) + len(skipped)
     train = _place_all(layout.train, parse, markup, skipped)
     test = None if layout.test is None else _place_all(layout.test, parse, markup, skipped)
-    check_broken(skipped, of=num_faces, what="faces")
-    side = image_size or _usual_side([*train, *(test or [])])
-    check_memory(len(train) + len(test or []), channels=3, height=side, width=side)
-    cutter = _Cutter(source, side)
+    check_broken(skipped, of=num_faces, max_share=how.max_broken_share, what="faces")
+    side = how.image_size or _usual_side([*train, *(test or [])])
+    check_room(len(train) + len(test or []), channels=3, height=side, width=side, folder=how.folder)
+    cutter = _Cutter(source, side, how.folder)
     with quiet_pillow():
         splits = [cutter.cut(pieces, skipped) for pieces in (train, test) if pieces is not None]
-    check_broken(skipped, of=num_faces, what="faces")
+    check_broken(skipped, of=num_faces, max_share=how.max_broken_share, what="faces")
     if cutter.all_grey:
-        splits = [replace(split, images=split.images[:, :1].copy()) for split in splits]
+        splits = [replace(split, images=split.images.first_channel()) for split in splits]
     return assemble_landmarks(
         splits[0],
         test=splits[1] if test is not None else None,
         markup=markup,
-        seed=seed,
+        seed=how.seed,
         skipped=skipped + layout.skipped,
         ignored=layout.ignored,
         notes=[
@@ -112,7 +115,7 @@ def _read(source: Source, layout: FaceLayout, parse: Parse, *, seed: int, image_
 
 def _usual_side(pieces: Sequence[_Piece]) -> int:
     if not pieces:
-        raise InputError("dataset_empty", "there is no sound face")
+        raise InputError("dataset_empty", "there is no sound face", hint=_NO_FACE)
     steps = round(statistics.median(piece.side for piece in pieces) / _STEP)
     return max(_SIDES[0], min(_SIDES[1], steps * _STEP))
 
@@ -153,15 +156,24 @@ def _place(face: Face, parse: Parse, markup: Markup) -> _Piece:
 class _Cutter:
     """Opens each photograph once, and cuts out all its faces."""
 
-    def __init__(self, source: Source, side: int) -> None:
+    def __init__(self, source: Source, side: int, folder: Path) -> None:
         self._reader = ImageReader(source)
         self._side = side
+        self._folder = folder
         self.all_grey = True
 
     def cut(self, pieces: Sequence[_Piece], skipped: list[dict[str, str]]) -> PointSplit:
         """The pieces that can be cut out, in their order; the others are added to ``skipped``."""
-        images = np.empty((len(pieces), 3, self._side, self._side), dtype=np.uint8)
-        is_sound = np.zeros(len(pieces), dtype=bool)
+        with ImageFile(self._folder, (3, self._side, self._side)) as file:
+            rows, groups = self._cut_all(pieces, skipped, file)
+            array = file.array()
+        is_sound = rows >= 0
+        points = np.array([piece.points_LD for piece in pieces], dtype=np.float32)
+        return PointSplit(images=Images([(array, rows[is_sound])]), points=points[is_sound], groups=groups[is_sound])
+
+    def _cut_all(self, pieces: Sequence[_Piece], skipped: list[dict[str, str]], file: ImageFile) -> tuple[Rows, Rows]:
+        """The row in the file of each piece, -1 for what cannot be cut out, and the number of its photograph."""
+        rows = np.full(len(pieces), -1, dtype=np.int64)
         by_photograph: dict[str, list[int]] = {}
         for index, piece in enumerate(pieces):
             by_photograph.setdefault(piece.face.image, []).append(index)
@@ -175,9 +187,8 @@ class _Cutter:
                     reason = pixels or self._reader.broken[member]
                     skipped.append({"path": shown(member), "reason": f"{pieces[index].face.place}: {reason}"})
                 else:
-                    images[index], is_sound[index] = pixels, True
-        points = np.array([piece.points_LD for piece in pieces], dtype=np.float32)
-        return PointSplit(images=images[is_sound], points=points[is_sound], groups=groups[is_sound])
+                    rows[index] = file.append(pixels)
+        return rows, groups
 
     def _decode(self, image: Image.Image) -> Image.Image:
         self.all_grey &= is_grey(image)

@@ -95,9 +95,10 @@ def _look(name: str, path: Path) -> TreeFile:
     except OSError as error:
         raise _unreadable(name, error) from error
     except UnicodeEncodeError as error:
-        raise InputError("dataset_unreadable", f"the name {shown(name)} is not in UTF-8") from error
+        message = f"the name {shown(name)} is not in UTF-8"
+        raise InputError("dataset_unreadable", message, hint="Name the files in UTF-8.") from error
     if not is_file:
-        raise InputError("dataset_unreadable", f"{shown(name)} is no file")
+        raise InputError("dataset_unreadable", f"{shown(name)} is no file", hint="Put an ordinary file there.")
     return TreeFile(path=path, file_size=found.st_size, modified_ns=found.st_mtime_ns)
 
 
@@ -121,4 +122,5 @@ def _outline(_name: str, file: TreeFile) -> str:
 
 
 def _unreadable(name: str, error: OSError) -> InputError:
-    return InputError("dataset_unreadable", f"{shown(name)} cannot be read: {error.strerror}")
+    message = f"{shown(name)} cannot be read: {error.strerror}"
+    return InputError("dataset_unreadable", message, hint="The operator gives the service the right to read it.")

@@ -7,6 +7,8 @@ at all, no image has a label: a flat folder, ``train_unlabeled/`` alone, or flat
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
@@ -18,6 +20,7 @@ from distill.errors import InputError
 MAX_IMAGE_BYTES = 50 * 2**20
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}
+_HIDDEN = {".DS_Store", ".ipynb_checkpoints"}
 SPLITS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
 UNLABELED_FOLDERS = {"train_unlabeled", "train_unlabelled", "unlabeled", "unlabelled"}
 _HINT = (
@@ -48,6 +51,19 @@ def is_junk(name: str) -> bool:
     return any(part.startswith(".") or part in _JUNK for part in name.split("/"))
 
 
+def junk_kinds(names: Iterable[str]) -> dict[str, int]:
+    """How many of the names are junk, by kind: ``__MACOSX``, ``.DS_Store``, ``._*``, ``.*`` for other dot files."""
+    kinds = Counter(_junk_kind(name) for name in names if is_junk(name))
+    return dict(sorted(kinds.items()))
+
+
+def _junk_kind(name: str) -> str:
+    part = next(part for part in name.split("/") if is_junk(part))
+    if part in _JUNK or part in _HIDDEN:
+        return part
+    return "._*" if part.startswith("._") else ".*"
+
+
 def is_image(name: str) -> bool:
     """Whether the name is that of an image we read, and not junk."""
     return name.lower().endswith(_SUFFIXES) and not is_junk(name)
@@ -70,7 +86,7 @@ def folder_layout(source: Source) -> ImageLayout:
         _with_classes(tree) if tree.has_classes else _without_classes(tree),
         skipped=[skip(member, "not in a class folder") for member in loose]
         + [skip(name, "not a JPEG, PNG, WebP or BMP") for name in others],
-        ignored=len(source.files) - len(names),
+        ignored=junk_kinds(source.files),
     )
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import IO, NoReturn
 
 from distill.data import known
-from distill.data.archive import MAX_TOTAL_BYTES, shown
+from distill.data.archive import MAX_TOTAL_BYTES, check_ratio, shown
 from distill.data.source import Source
 from distill.errors import InputError
 
@@ -145,6 +145,7 @@ def _header(source: Source, member: str, *, axes: int) -> IdxFile:
     if wanted > MAX_TOTAL_BYTES:
         raise InputError("unsafe_file", f"{shown(member)} claims {wanted:,} bytes", hint=_HINT)
     held = source.files[member].file_size
+    check_ratio(held, wanted, of=shown(member))
     if not member.endswith(".gz") and held != wanted:
         _refuse(f"{shown(member)} should take {wanted:,} bytes for {shape}, it holds {held:,}")
     return IdxFile(member=member, shape=shape, header_bytes=length)

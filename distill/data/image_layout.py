@@ -31,8 +31,8 @@ class ImageLayout:
     """Images that should be there and are not, with ``path`` and ``reason``; as bad as broken ones."""
     skipped: list[dict[str, str]] = field(default_factory=list)
     """Files that are no images of the data set, likewise."""
-    ignored: int = 0
-    """Files that systems leave behind, such as .DS_Store."""
+    ignored: dict[str, int] = field(default_factory=dict)
+    """Files that systems leave behind: how many, by kind, such as .DS_Store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def listed_layout(
     classes: list[str] | None = None,
     missing: list[dict[str, str]],
     skipped: list[dict[str, str]],
-    ignored: int = 0,
+    ignored: dict[str, int] | None = None,
 ) -> ImageLayout:
     """The layout of a list of images.
 
@@ -92,7 +92,7 @@ def listed_layout(
         unused=len(splits["test"]) + len(splits["val"]) - len(held_out),
         missing=missing,
         skipped=skipped,
-        ignored=ignored,
+        ignored=ignored or {},
     )
 
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from distill.data.archive import ACCEPTED, shown
+from distill.data.archive import ACCEPTED, LongOutline, shown
 from distill.data.cifar_layout import SIDE, cifar_layout, is_cifar
 from distill.data.folder_layout import folder_layout, is_image, is_junk
 from distill.data.idx_layout import idx_layout, is_idx
 from distill.data.manifest_layout import is_manifest
 from distill.data.npz_landmarks_layout import has_landmarks, npz_landmarks_layout
 from distill.data.npz_layout import npz_layout
-from distill.data.opening import PICKLE_HINT, LongOutline, open_upload
+from distill.data.opening import PICKLE_HINT, open_upload
 from distill.data.parquet_outline import check_parquet, is_parquet
 from distill.data.pts_layout import is_pts, pts_layout
 from distill.data.source import Source
@@ -26,6 +26,7 @@ from distill.errors import InputError
 Format = Literal["npz", "idx", "cifar", "imagefolder", "manifest", "webdataset", "parquet", "wflw", "300w"]
 
 _OUTLINE_BYTES = 128 * 2**20
+_OUTLINE_MEMBERS = 20_000  # more take long, and much memory, even to list
 
 _CIFAR_PICKLE_HINT = (
     "That is CIFAR's version for Python, which is pickled: take the binary version, and zip its folder."
@@ -45,7 +46,7 @@ class Inspection:
     """
 
     format: Format | Literal["auto"]
-    """``auto`` for a large tar.gz of which no format was asked: the worker finds out."""
+    """``auto`` for a large tar.gz, or many members, where no format was asked for: the worker finds out."""
     summary: dict[str, Any]
 
 
@@ -61,7 +62,7 @@ def inspect_dataset(path: Path, *, format: str = "auto") -> Inspection:
             ``dataset_unreadable`` or ``dataset_class_mismatch``.
     """
     try:
-        with open_upload(path, at_most=_OUTLINE_BYTES) as source:
+        with open_upload(path, at_most=_OUTLINE_BYTES, members=_OUTLINE_MEMBERS) as source:
             return inspect_source(source, format=format)
     except LongOutline:
         return Inspection(format=next((name for name in _FITS if name == format), "auto"), summary=_unknown())
@@ -168,7 +169,7 @@ def _folder_summary(source: Source) -> dict[str, Any]:
             split: {name: count[index] for index, name in enumerate(layout.classes)} for split, count in counts.items()
         },
         "skipped": len(layout.skipped),
-        "ignored": layout.ignored,
+        "ignored": sum(layout.ignored.values()),
         "unused": layout.unused,
     }
 

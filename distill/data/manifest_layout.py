@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from distill.data.archive import MAX_MEMBERS, shown
 from distill.data.columns import LABELS, choose, split_of, split_word
-from distill.data.folder_layout import UNLABELED_FOLDERS, check_sizes, is_image, is_junk
+from distill.data.folder_layout import UNLABELED_FOLDERS, check_sizes, is_image, is_junk, junk_kinds
 from distill.data.image_layout import ImageLayout, Labelled, as_label, listed_layout, skip
 from distill.data.lists import locate, plain, read_text
 from distill.data.source import Source
@@ -86,7 +86,7 @@ def manifest_layout(source: Source) -> ImageLayout:
         [*listed.values(), *(Labelled(name, None, "train") for name in sorted(free))],
         missing=missing,
         skipped=others,
-        ignored=len(source.files) - len(names),
+        ignored=junk_kinds(source.files),
     )
 
 

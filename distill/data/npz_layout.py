@@ -34,13 +34,22 @@ _HINT = (
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayHeader:
-    """One array: its key, the member that holds it, numpy's type letter, bytes an item, and shape."""
+    """One array: its key, the member that holds it, and what numpy's header says of it.
+
+    Attributes:
+        descr: the type as numpy writes it, such as ``<f4``; ``kind`` is its letter, ``item_bytes`` its size.
+        fortran_order: whether the first axis changes fastest.
+        start: bytes before the items.
+    """
 
     key: str
     member: str
+    descr: str
     kind: str
     item_bytes: int
     shape: tuple[int, ...]
+    fortran_order: bool
+    start: int
 
     @property
     def dtype(self) -> str:
@@ -138,9 +147,12 @@ def array_headers(source: Source) -> dict[str, ArrayHeader]:
 def _header(source: Source, member: str) -> ArrayHeader:
     with source.open(member) as stream:
         text, start = _header_text(stream, member)
-    kind, item_bytes, shape = _parse(text, member)
-    array = ArrayHeader(key=member.removesuffix(".npy"), member=member, kind=kind, item_bytes=item_bytes, shape=shape)
-    wanted, held = start + math.prod(shape) * item_bytes, source.files[member].file_size
+    fields = _parse(text, member)
+    kind, item_bytes = _type(fields["descr"], member)
+    array = ArrayHeader(
+        key=member.removesuffix(".npy"), member=member, kind=kind, item_bytes=item_bytes, start=start, **fields
+    )
+    wanted, held = start + math.prod(array.shape) * item_bytes, source.files[member].file_size
     if wanted != held:
         _refuse(f"{_said(array)} takes {wanted:,} bytes, the archive holds {held:,}")
     return array
@@ -159,17 +171,20 @@ def _header_text(stream: IO[bytes], member: str) -> tuple[str, int]:
     return stream.read(length).decode("latin1"), 8 + length_bytes + length
 
 
-def _parse(text: str, member: str) -> tuple[str, int, tuple[int, ...]]:
+def _parse(text: str, member: str) -> dict[str, Any]:
+    """``descr``, ``fortran_order`` and ``shape``; the first is yet to be checked."""
     try:
         fields: Any = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         fields = None
     if not isinstance(fields, dict) or set(fields) != {"descr", "fortran_order", "shape"}:
         _refuse(f"{shown(member)} has a header that cannot be read")
-    shape, descr = fields["shape"], fields["descr"]
+    shape = fields["shape"]
+    if not isinstance(fields["fortran_order"], bool):
+        _refuse(f"{shown(member)} does not say in which order its items lie")
     if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape) or len(shape) > 32:
         _refuse(f"{shown(member)} has no usable shape")
-    return *_type(descr, member), shape
+    return fields
 
 
 def _type(descr: object, member: str) -> tuple[str, int]:

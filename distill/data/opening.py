@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from distill.data.archive import ACCEPTED, Archive
+from distill.data.archive import ACCEPTED, Archive, LongOutline
 from distill.data.file_tree import FileTree
 from distill.data.parquet_outline import MAGIC as PARQUET
 from distill.data.source import Source
@@ -37,39 +37,40 @@ _OTHERS: list[tuple[int, bytes, str, str]] = [
 ]
 
 
-class LongOutline(Exception):
-    """A compressed tar that unpacks to more than an outline may take."""
-
-
 @contextmanager
-def open_upload(path: Path, *, at_most: int | None = None) -> Iterator[Source]:
+def open_upload(
+    path: Path, *, folder: Path | None = None, at_most: int | None = None, members: int | None = None
+) -> Iterator[Source]:
     """The files in the upload at ``path``, after all checks of its directory.
 
-    A single Parquet file counts as an archive of one. A tar.gz is unpacked to a file without a name beside it.
+    A single Parquet file counts as an archive of one. A tar.gz is unpacked to a file without a name.
 
     Args:
         path: the uploaded file; its name does not matter.
+        folder: on whose disk that file lies; None: beside the upload.
         at_most: bytes to which a tar.gz is unpacked; None: as many as an archive may hold.
+        members: that are listed; None: the same.
 
     Raises:
         InputError: ``upload_corrupt``, ``unsafe_file``, or ``unsupported_format`` for any other kind of file.
-        LongOutline: there are more than ``at_most``.
+        LongOutline: there are more than ``at_most`` or ``members``.
     """
     with path.open("rb") as file:
         start = file.read(512)
     if not start:
         raise InputError("upload_corrupt", "the file is empty", hint="Upload it again.")
     if start[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-        with Archive(path) as archive:
+        with Archive(path, at_most=members) as archive:
             yield archive
     elif start[:4] == PARQUET:
         yield FileTree({"data.parquet": path})
     elif is_tar(start):
         with path.open("rb") as file:
-            yield Extents(file, tar_members(file, Extent(0, path.stat().st_size)))
+            yield Extents(file, tar_members(file, Extent(0, path.stat().st_size), at_most=members))
     elif start[:2] == b"\x1f\x8b":
-        with path.open("rb") as packed, Spool(path.parent) as spool:
-            yield _unpacked(spool, _first(gunzipped(packed), at_most))
+        with path.open("rb") as packed, Spool(folder or path.parent) as spool:
+            whole = spool.append(_first(gunzipped(packed), at_most))
+            yield Extents(spool.file, tar_members(spool.file, whole, at_most=members))
     else:
         _refuse_other(start)
 
@@ -84,11 +85,6 @@ def _first(chunks: Iterator[bytes], at_most: int | None) -> Iterator[bytes]:
         if at_most is not None and count > at_most:
             raise LongOutline
         yield chunk
-
-
-def _unpacked(spool: Spool, chunks: Iterator[bytes]) -> Source:
-    whole = spool.append(chunks)
-    return Extents(spool.file, tar_members(spool.file, whole))
 
 
 def _refuse_other(start: bytes) -> NoReturn:

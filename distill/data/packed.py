@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -10,12 +11,12 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from distill import tensorfile
 from distill.data import UNLABELED
-from distill.data.raw import Images, Labels, RawDataset
+from distill.data.images import Images
+from distill.data.raw import Labels, RawDataset
 from distill.data.raw_landmarks import REACH, RawLandmarks
 from distill.errors import InputError
 from distill.markup import Markup
@@ -24,21 +25,27 @@ Task = Literal["classification", "landmarks"]
 
 FORMAT_VERSION = "1"
 _MAX_LISTED = 100
-_CHUNK = 1024
-_DTYPES = {np.dtype(np.uint8): "U8", np.dtype(np.int64): "I64", np.dtype(np.float32): "F32"}
+_DTYPES: dict[np.dtype[Any], str] = {
+    np.dtype(np.uint8): "U8",
+    np.dtype(np.int64): "I64",
+    np.dtype(np.float32): "F32",
+}
 
 
 def pack(raw: RawDataset | RawLandmarks, path: Path) -> dict[str, Any]:
     """Write the packed form; the file appears whole or not at all, and equal data give equal bytes.
 
+    Images are read twice, for their statistics and to be written, a few MiB at a time.
+
     Returns:
         The report: ``classes``, ``splits`` (of train and test: ``images``, ``per_class`` by name; train counts what
         has a label, and ``train_unlabeled`` has the ``images`` without one where there are any), ``image``
         (``channels``, ``height``, ``width``), ``mean`` and ``std`` (per channel in 0..1, of all train images or as
-        ``raw`` gives them), ``skipped`` (the first 100), ``skipped_count``, ``ignored``, ``notes``, ``bytes`` and
+        ``raw`` gives them), ``skipped`` (the first 100), ``skipped_count``, ``ignored`` and ``ignored_kinds`` (how
+        many, in all and by kind), ``originals`` (where images were files, see RawDataset), ``notes``, ``bytes`` and
         ``sha256`` of the file. ``task`` is ``classification``, or ``landmarks``: then ``num_points``, ``flip_pairs``
-        and ``normaliser`` are there as :class:`distill.markup.Markup` has them, ``classes`` is empty, and there is
-        no ``per_class``.
+        and ``normaliser`` are there as
+        :class:`distill.markup.Markup` has them, ``classes`` is empty, and there is no ``per_class``.
     """
     if isinstance(raw, RawLandmarks):
         return _pack_landmarks(raw, path)
@@ -51,18 +58,17 @@ def pack(raw: RawDataset | RawLandmarks, path: Path) -> dict[str, Any]:
         "mean": json.dumps(mean),
         "std": json.dumps(std),
     }
-    # Labels first: the items of each array then lie aligned whatever the images' sizes are.
-    arrays: dict[str, NDArray[Any]] = {
-        "train_labels": raw.train_labels,
-        "test_labels": raw.test_labels,
-        "train_images": raw.train_images,
-        "test_images": raw.test_images,
+    tensors = {
+        "train_labels": _plain(raw.train_labels),
+        "test_labels": _plain(raw.test_labels),
+        **_pictures(raw),
     }
-    sha256 = tensorfile.write(path, {name: _plain(array) for name, array in arrays.items()}, metadata=metadata)
+    sha256 = tensorfile.write(path, tensors, metadata=metadata)
     return {
         "task": "classification",
         "classes": raw.classes,
         "splits": _splits(raw),
+        **({"originals": raw.originals} if raw.originals else {}),
         **_about(raw, path, mean=mean, std=std, sha256=sha256),
     }
 
@@ -78,13 +84,12 @@ def _pack_landmarks(raw: RawLandmarks, path: Path) -> dict[str, Any]:
         "mean": json.dumps(mean),
         "std": json.dumps(std),
     }
-    arrays: dict[str, NDArray[Any]] = {
-        "train_points": raw.train_points,
-        "test_points": raw.test_points,
-        "train_images": raw.train_images,
-        "test_images": raw.test_images,
+    tensors = {
+        "train_points": _plain(raw.train_points),
+        "test_points": _plain(raw.test_points),
+        **_pictures(raw),
     }
-    sha256 = tensorfile.write(path, {name: _plain(array) for name, array in arrays.items()}, metadata=metadata)
+    sha256 = tensorfile.write(path, tensors, metadata=metadata)
     return {
         "task": "landmarks",
         **markup,
@@ -105,24 +110,24 @@ def _about(
         "std": std,
         "skipped": raw.skipped[:_MAX_LISTED],
         "skipped_count": len(raw.skipped),
-        "ignored": raw.ignored,
+        "ignored": sum(raw.ignored.values()),
+        "ignored_kinds": raw.ignored,
         "notes": raw.notes,
         "bytes": path.stat().st_size,
         "sha256": sha256,
     }
 
 
-def statistics(images_NCHW: Images) -> tuple[list[float], list[float]]:
+def statistics(images: Images) -> tuple[list[float], list[float]]:
     """Mean and standard deviation per channel of values in 0..1, exact, from counts of the 256 values.
 
     The deviation of a channel that never changes is given as 1, so that one can divide by it.
     """
-    channels = images_NCHW.shape[1]
+    channels = images.shape[1]
     counts = np.zeros((channels, 256), dtype=np.int64)
-    for start in range(0, len(images_NCHW), _CHUNK):
+    for piece_NCHW in images.pieces():
         for channel in range(channels):
-            values = images_NCHW[start : start + _CHUNK, channel].ravel()
-            counts[channel] += np.bincount(values, minlength=256)
+            counts[channel] += np.bincount(piece_NCHW[:, channel].ravel(), minlength=256)
     levels = np.arange(256) / 255
     share = counts / counts.sum(axis=1, keepdims=True)
     mean = share @ levels
@@ -133,7 +138,10 @@ def statistics(images_NCHW: Images) -> tuple[list[float], list[float]]:
 
 @dataclass(frozen=True, kw_only=True)
 class PackedDataset:
-    """Images uint8 (N, C, H, W) and labels int64 (N,) mapped from the file, statistics float32 (C,).
+    """Images uint8 (N, C, H, W) mapped from the file, labels int64 (N,), statistics float32 (C,).
+
+    The mapping is read only, whatever torch thinks: a change in place ends the process. So it needs no memory of its
+    own, also where the kernel promises none beyond what there is, and the file stays what its hash says.
 
     The label -1 says that a train image has none. Without any label ``classes`` is empty, and all labels are -1. So it
     is with landmarks: then there are points float32 (N, L, 2), x and y in 0..1 between the image's edges and up to one
@@ -177,14 +185,14 @@ class PackedDataset:
             FileNotFoundError: there is none.
         """
         try:
-            with safe_open(path, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-                fields = _parse(file.metadata() or {})
+            header = tensorfile.read_header(path)
+            tensors: dict[str, Any] = {name: _mapped(path, header, name) for name in header.shapes}
+            fields = _parse(header.metadata)
             if fields["markup"] is not None:
                 _label_nothing(tensors)
             dataset = cls(**tensors, **fields)
             dataset._check()
-        except (SafetensorError, ValueError, TypeError, KeyError) as error:
+        except (InputError, ValueError, TypeError, KeyError) as error:
             raise InputError(
                 "dataset_unreadable",
                 f"the packed data set cannot be used: {error}",
@@ -267,7 +275,30 @@ def _counts(labels: Labels, classes: list[str]) -> dict[str, Any]:
     return {"images": len(labels), "per_class": dict(zip(classes, per_class, strict=True))}
 
 
+def _pictures(raw: RawDataset | RawLandmarks) -> dict[str, tensorfile.Tensor]:
+    """Behind labels and points: the items of each array lie aligned then, whatever the images' sizes are."""
+    both = {"train_images": raw.train_images, "test_images": raw.test_images}
+    return {
+        name: tensorfile.Tensor("U8", images.shape, (piece.reshape(-1).data for piece in images.pieces()))
+        for name, images in both.items()
+    }
+
+
 def _plain(array: NDArray[Any]) -> tensorfile.Tensor:
     return tensorfile.Tensor(
-        _DTYPES[array.dtype], array.shape, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        _DTYPES[array.dtype], array.shape, [np.ascontiguousarray(array).reshape(-1).view(np.uint8).data]
     )
+
+
+def _mapped(path: Path, header: tensorfile.Header, name: str) -> Tensor:
+    """Bytes stay in the file; other types, of which there are few, are read."""
+    shape, kind = header.shapes[name], header.dtypes[name]
+    dtype = next((dtype for dtype, written in _DTYPES.items() if written == kind), None)
+    if dtype is None or 0 in shape:
+        raise ValueError(f"{name} is {kind} {shape}")
+    array = np.memmap(path, dtype=dtype, mode="r", offset=header.places[name][0], shape=shape)
+    if kind != "U8":
+        return torch.from_numpy(np.array(array))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)

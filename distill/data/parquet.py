@@ -8,19 +8,20 @@ schema's metadata may describe, https://huggingface.co/docs/datasets/about_datas
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from distill.data.archive import CHUNK_BYTES, MAX_MEMBERS, MAX_TOTAL_BYTES, check_ratio, refuse, shown
 from distill.data.columns import LABELS, choose, split_of
-from distill.data.folder_layout import MAX_IMAGE_BYTES, is_junk
+from distill.data.folder_layout import MAX_IMAGE_BYTES, is_junk, junk_kinds
 from distill.data.image_layout import ImageLayout, Labelled, as_label, listed_layout, skip
 from distill.data.imagefolder import read_layout
 from distill.data.parquet_outline import check_ends, check_parquet, is_parquet
 from distill.data.raw import RawDataset
+from distill.data.reading import Reading
 from distill.data.source import Source
 from distill.data.spool import Extent, Extents, Spool, window
 from distill.errors import InputError
@@ -58,7 +59,7 @@ class _Rows:
             classes=self.classes,
             missing=self.missing,
             skipped=[skip(name, "not a Parquet file") for name in names if not is_parquet(name)],
-            ignored=len(source.files) - len(names),
+            ignored=junk_kinds(source.files),
         )
 
 
@@ -71,14 +72,12 @@ class _Columns:
     """Of the labels' numbers, from the metadata."""
 
 
-def read_parquet(source: Source, *, folder: Path, seed: int, image_size: int | None = None) -> RawDataset:
+def read_parquet(source: Source, how: Reading) -> RawDataset:
     """Read the rows of all files; images that cannot be read are left out and listed.
 
     Args:
         source: the files.
-        folder: on whose disk files are put aside for reading.
-        seed: of the held-out split.
-        image_size: as in :func:`distill.data.imagefolder.read_imagefolder`.
+        how: as in :func:`distill.data.imagefolder.read_imagefolder`.
 
     Raises:
         InputError: ``upload_corrupt``, ``unsafe_file`` for sizes beyond the limits, ``dataset_unreadable`` for other
@@ -88,12 +87,12 @@ def read_parquet(source: Source, *, folder: Path, seed: int, image_size: int | N
     if len(members) > _MAX_FILES:
         refuse(f"there are {len(members):,} Parquet files", hint=f"Send at most {_MAX_FILES:,}.")
     check_parquet(source)
-    with Spool(folder) as spool:
+    with Spool(how.folder) as spool:
         rows = _Rows(spool)
         for member in members:
-            with Spool(folder) as copy, _arrow_errors(member):
+            with Spool(how.folder) as copy, _arrow_errors(member):
                 _read_file(source, member, copy, rows)
-        return read_layout(Extents(spool.file, rows.files), rows.layout(source), seed=seed, image_size=image_size)
+        return read_layout(Extents(spool.file, rows.files), rows.layout(source), how)
 
 
 def _read_file(source: Source, member: str, copy: Spool, rows: _Rows) -> None:
@@ -258,6 +257,8 @@ def _few(names: list[str]) -> str:
 
 def _pyarrow() -> Any:
     try:
+        # Its own allocator takes whole arenas ahead, which the limit on the process's memory may refuse.
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
         from pyarrow import parquet
     except ImportError as error:
         message = "this worker has no reader of Parquet"

@@ -140,7 +140,9 @@ def open_preset(preset: Preset, root: Path) -> FileTree:
         return FileTree(_images(folder) if not preset.files else _named(preset, folder))
     except OSError as error:
         raise InputError(
-            "dataset_unreadable", f"The files of {preset.name} cannot be read: {error.strerror}."
+            "dataset_unreadable",
+            f"The files of {preset.name} cannot be read: {error.strerror}.",
+            hint="The operator gives the service the right to read the folder LIMBECK_PRESETS_DIR.",
         ) from error
 
 

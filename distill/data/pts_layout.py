@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from distill.data.archive import shown
 from distill.data.face_layout import Face, FaceLayout
-from distill.data.folder_layout import is_image, is_junk
+from distill.data.folder_layout import is_image, is_junk, junk_kinds
 from distill.data.lists import locate, plain, read_lines
 from distill.data.source import Source
 from distill.errors import InputError
@@ -78,7 +78,7 @@ def pts_layout(source: Source) -> FaceLayout:
         test=test or val or None,
         missing=missing,
         skipped=skipped,
-        ignored=len(source.files) - len(names),
+        ignored=junk_kinds(source.files),
         unused=others + left + (len(val) if test else 0),
     )
 

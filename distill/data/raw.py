@@ -1,9 +1,9 @@
-"""A data set as arrays: what every reader ends in, with the checks on labels that all of them share."""
+"""A data set as it was read: what every reader ends in, with the checks on labels that all of them share."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +11,18 @@ from numpy.typing import NDArray
 from distill.class_names import MAX_CLASS_NAME
 from distill.data import UNLABELED
 from distill.data.archive import shown
+from distill.data.images import Images
 from distill.data.known import Normalisation
 from distill.errors import InputError
 
-Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
 HELD_OUT = 0.1
+_NO_TRAIN = "Give images for training, of two classes or more."
+_NO_TEST = "Give images for testing, or leave the test split out: a tenth of train is held out then."
+_NUMBER_THEM = (
+    "Number the classes 0, 1, 2, ... without gaps, each with train images: np.unique(y, return_inverse=True)[1] does."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +48,15 @@ class RawDataset:
     classes: list[str]
     skipped: list[dict[str, str]] = field(default_factory=list)
     """Files left out, with ``path`` and ``reason``."""
-    ignored: int = 0
-    """Files that systems leave behind, such as .DS_Store."""
+    ignored: dict[str, int] = field(default_factory=dict)
+    """Files that systems leave behind: how many, by kind, such as .DS_Store."""
     notes: list[str] = field(default_factory=list)
     """What was decided on the user's behalf, one sentence each: how the split was made, what was resized."""
     mean: list[float] | None = None
     """Per channel, of values in 0..1, where they are known; else computed from train."""
     std: list[float] | None = None
+    originals: dict[str, Any] = field(default_factory=dict)
+    """Of images that were files: what :attr:`distill.data.decoding.ImageReader.originals` says of them."""
 
 
 def assemble(
@@ -60,8 +67,9 @@ def assemble(
     seed: int,
     unlabeled: Images | None = None,
     skipped: list[dict[str, str]] | None = None,
-    ignored: int = 0,
+    ignored: dict[str, int] | None = None,
     notes: list[str] | None = None,
+    originals: dict[str, Any] | None = None,
 ) -> RawDataset:
     """Check the labels, hold out a test split where there is none, name the classes, append what has no label.
 
@@ -71,7 +79,7 @@ def assemble(
         classes: names in the order of the labels; None: the numbers.
         seed: of the held-out split.
         unlabeled: images for training without a label, of the others' size.
-        skipped: as in RawDataset; ``ignored`` and ``notes`` too.
+        skipped: as in RawDataset; ``ignored``, ``notes`` and ``originals`` too.
 
     Raises:
         InputError: ``dataset_empty``, ``dataset_unreadable`` for labels out of range,
@@ -91,8 +99,9 @@ def assemble(
         test_labels=test.labels,
         classes=names,
         skipped=skipped or [],
-        ignored=ignored,
+        ignored=ignored or {},
         notes=said,
+        originals=originals or {},
     )
 
 
@@ -123,7 +132,7 @@ def _without_labels(
     images: Images | None, test: Split | None, seed: int, said: list[str]
 ) -> tuple[Split, Split, list[str]]:
     if images is None or len(images) == 0:
-        raise InputError("dataset_empty", "there are no train images")
+        raise InputError("dataset_empty", "there are no train images", hint=_NO_TRAIN)
     if test is None and len(images) == 1:
         raise InputError("dataset_empty", "a single image leaves none to test with", hint="Give two or more images.")
     train = Split(images=images, labels=_no_labels(len(images)))
@@ -135,14 +144,14 @@ def _without_labels(
             f"with seed {seed}."
         )
     if len(test.labels) == 0:
-        raise InputError("dataset_empty", "there are no test images")
+        raise InputError("dataset_empty", "there are no test images", hint=_NO_TEST)
     return train, replace(test, labels=_no_labels(len(test.labels))), []
 
 
 def _appended(train: Split, unlabeled: Images, said: list[str]) -> Split:
     said.append(f"{len(unlabeled):,} images without a label follow the {len(train.labels):,} labelled ones in train.")
     return Split(
-        images=np.concatenate([train.images, unlabeled]),
+        images=train.images.followed_by(unlabeled),
         labels=np.concatenate([train.labels, _no_labels(len(unlabeled))]),
     )
 
@@ -171,23 +180,23 @@ def hold_out(split: Split, *, seed: int) -> tuple[Split, Split]:
             hint="Give at least two images of a class, or a test split.",
         )
     return (
-        Split(images=split.images[~taken], labels=split.labels[~taken]),
-        Split(images=split.images[taken], labels=split.labels[taken]),
+        Split(images=split.images.chosen(~taken), labels=split.labels[~taken]),
+        Split(images=split.images.chosen(taken), labels=split.labels[taken]),
     )
 
 
 def _check_labels(labels: Labels, classes: list[str] | None) -> None:
     if len(labels) == 0:
-        raise InputError("dataset_empty", "there are no train images")
+        raise InputError("dataset_empty", "there are no train images", hint=_NO_TRAIN)
     present = np.unique(labels)
     if present[0] < 0:
-        raise InputError("dataset_unreadable", f"there is a train label {present[0]}; labels start at 0")
+        message = f"there is a train label {present[0]}; labels start at 0"
+        raise InputError("dataset_unreadable", message, hint=_NUMBER_THEM)
     if classes is not None:
         _check_names(classes)
         if present[-1] >= len(classes):
-            raise InputError(
-                "dataset_unreadable", f"there is a train label {present[-1]}, and only {len(classes)} classes"
-            )
+            message = f"there is a train label {present[-1]}, and only {len(classes)} classes"
+            raise InputError("dataset_unreadable", message, hint="Name every class, in the order of the labels.")
     _check_gaps(present, classes)
     if len(present) < 2:
         raise InputError("dataset_empty", "there is only one class in train", hint="Give two or more classes.")
@@ -204,8 +213,7 @@ def _check_gaps(present: Labels, classes: list[str] | None) -> None:
         "dataset_class_mismatch",
         f"{len(present)} classes have train images, labels {present[0]} to {present[-1]}; "
         f"there are none for {first}{more}",
-        hint="Number the classes 0, 1, 2, ... without gaps, each with train images: "
-        "np.unique(y, return_inverse=True)[1] does.",
+        hint=_NUMBER_THEM,
     )
 
 
@@ -219,10 +227,11 @@ def _check_names(classes: list[str]) -> None:
 
 def _check_test_labels(labels: Labels, num_classes: int) -> None:
     if len(labels) == 0:
-        raise InputError("dataset_empty", "there are no test images")
+        raise InputError("dataset_empty", "there are no test images", hint=_NO_TEST)
     present = np.unique(labels)
     if present[0] < 0:
-        raise InputError("dataset_unreadable", f"there is a test label {present[0]}; labels start at 0")
+        message = f"there is a test label {present[0]}; labels start at 0"
+        raise InputError("dataset_unreadable", message, hint=_NUMBER_THEM)
     if present[-1] >= num_classes:
         raise InputError(
             "dataset_class_mismatch",

@@ -1,4 +1,4 @@
-"""Images with landmarks as arrays: what every reader of them ends in, and which faces are sound."""
+"""Images with landmarks as they were read: what every reader of them ends in, and which faces are sound."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.data.raw import HELD_OUT, Images
+from distill.data.images import Images
+from distill.data.raw import HELD_OUT
 from distill.errors import InputError
 from distill.markup import Markup
 
@@ -42,8 +43,8 @@ class RawLandmarks:
     markup: Markup
     skipped: list[dict[str, str]] = field(default_factory=list)
     """Faces and files left out, with ``path`` and ``reason``."""
-    ignored: int = 0
-    """Files that systems leave behind, such as .DS_Store."""
+    ignored: dict[str, int] = field(default_factory=dict)
+    """Files that systems leave behind: how many, by kind, such as .DS_Store."""
     notes: list[str] = field(default_factory=list)
     """What was decided on the user's behalf, one sentence each."""
 
@@ -55,7 +56,7 @@ def assemble_landmarks(
     markup: Markup,
     seed: int,
     skipped: list[dict[str, str]] | None = None,
-    ignored: int = 0,
+    ignored: dict[str, int] | None = None,
     notes: list[str] | None = None,
 ) -> RawLandmarks:
     """Hold out a test split where there is none, and say so.
@@ -73,7 +74,9 @@ def assemble_landmarks(
         )
     for split, name in ((train, "train"), (test, "test")):
         if len(split.images) == 0:
-            raise InputError("dataset_empty", f"there is no sound face in {name}")
+            message = f"there is no sound face in {name}"
+            hint = "Send photographs whose points lie on a face; `skipped` of a data set tells why faces are left out."
+            raise InputError("dataset_empty", message, hint=hint)
     if markup.flip_pairs is None:
         said.append("Which points change places in a mirror is not known, so that images cannot be flipped.")
     return RawLandmarks(
@@ -83,7 +86,7 @@ def assemble_landmarks(
         test_points=test.points,
         markup=markup,
         skipped=skipped or [],
-        ignored=ignored,
+        ignored=ignored or {},
         notes=said,
     )
 
@@ -135,4 +138,4 @@ _LEAST_LENGTH = 1e-3  # pixels: nothing that anybody marks
 
 
 def _chosen(split: PointSplit, rows: NDArray[np.bool_]) -> PointSplit:
-    return replace(split, images=split.images[rows], points=split.points[rows], groups=split.groups[rows])
+    return replace(split, images=split.images.chosen(rows), points=split.points[rows], groups=split.groups[rows])

@@ -11,13 +11,14 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, NamedTuple, NoReturn
 
-from distill.data.archive import MAX_MEMBERS, MAX_TOTAL_BYTES, check_ratio, refuse, safe_name, shown
+from distill.data.archive import MAX_MEMBERS, MAX_TOTAL_BYTES, LongOutline, check_ratio, refuse, safe_name, shown
 from distill.data.spool import Extent, window
 from distill.errors import InputError
 
 _BLOCK = 512
 _ZEROS = bytes(_BLOCK)
 _MAX_META_BYTES = 2**20
+_MAX_META_LINES = 64
 _FILES = (b"0", b"\0", b"7")
 _FOLDER, _PAX, _PAX_GLOBAL, _LONG_NAME, _LONG_LINK, _SPARSE = b"5", b"x", b"g", b"L", b"K", b"S"
 _NO_SPARSE = "Make the archive without --sparse."
@@ -39,21 +40,23 @@ def is_tar(start: bytes) -> bool:
     return start[257:262] == b"ustar" or (is_old and int(checksum, 8) == _sum(start[:_BLOCK]))
 
 
-def tar_members(file: IO[bytes], whole: Extent) -> dict[str, Extent]:
+def tar_members(file: IO[bytes], whole: Extent, *, at_most: int | None = None) -> dict[str, Extent]:
     """Every regular file of a tar by its name, in the order of the archive; no member is read.
 
     Args:
         file: an open file.
         whole: which part of it is the tar.
+        at_most: so many headers are read, descriptions' included; None: as many as an archive may hold.
 
     Raises:
         InputError: ``unsafe_file`` for links, devices, sparse files, names that lead elsewhere or come twice, and
             more than the limits allow; ``upload_corrupt`` when it is cut short or damaged.
+        LongOutline: there are more than ``at_most``.
     """
     files: dict[str, Extent] = {}
     total = 0
     with window(file, whole) as stream:
-        for header, start in _walk(stream, whole.file_size):
+        for header, start in _walk(stream, whole.file_size, at_most):
             if header.kind == _FOLDER:
                 continue
             _check_kind(header)
@@ -103,7 +106,7 @@ def gunzipped(stream: IO[bytes]) -> Iterator[bytes]:
     refuse(f"the gzip file has more than {_MAX_GZIP_MEMBERS:,} parts")
 
 
-def _walk(stream: IO[bytes], whole: int) -> Iterator[tuple[_Header, int]]:
+def _walk(stream: IO[bytes], whole: int, at_most: int | None) -> Iterator[tuple[_Header, int]]:
     """Every member that is no description of another, and where its bytes start."""
     name: str | None = None
     longer: int | None = None
@@ -114,6 +117,8 @@ def _walk(stream: IO[bytes], whole: int) -> Iterator[tuple[_Header, int]]:
         count += 1
         if count > MAX_MEMBERS:
             refuse(f"the archive has more than {MAX_MEMBERS:,} members", hint="Split it.")
+        if at_most is not None and count > at_most:
+            raise LongOutline
         header = _parse(block)
         at += _BLOCK
         if header.kind in (_PAX, _PAX_GLOBAL, _LONG_NAME, _LONG_LINK):
@@ -178,8 +183,11 @@ def _description(stream: IO[bytes], header: _Header) -> bytes:
 def _pax_records(text: bytes) -> dict[str, str]:
     """Records of the form ``length key=value`` with a line's end, where the length counts itself."""
     records: dict[str, str] = {}
-    at = 0
+    at = count = 0
     while at < len(text):
+        count += 1
+        if count > _MAX_META_LINES:
+            refuse(f"the description of a member has more than {_MAX_META_LINES} lines")
         digits, space, _ = text[at : at + 12].partition(b" ")
         length = int(digits) if space and digits.isdigit() else 0
         record = text[at : at + length]

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from distill.data.archive import CHUNK_BYTES, MAX_MEMBERS, check_ratio, refuse, shown
 from distill.data.columns import split_of
-from distill.data.folder_layout import check_sizes, is_image, is_junk
+from distill.data.folder_layout import check_sizes, is_image, is_junk, junk_kinds
 from distill.data.image_layout import ImageLayout, Labelled, as_label, listed_layout, skip
 from distill.data.source import Source
 from distill.data.spool import Extent, Extents, Spool, window
@@ -101,7 +101,7 @@ def webdataset_layout(source: Source) -> ImageLayout:
         _labelled(source, samples, missing),
         missing=missing,
         skipped=skipped,
-        ignored=len(source.files) - len(names),
+        ignored=junk_kinds(source.files),
     )
 
 

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from distill.data.archive import shown
 from distill.data.face_layout import Face, FaceLayout, Rect
-from distill.data.folder_layout import is_image, is_junk
+from distill.data.folder_layout import is_image, is_junk, junk_kinds
 from distill.data.lists import locate, plain, read_lines
 from distill.data.source import Source
 from distill.errors import InputError
@@ -53,7 +53,7 @@ def wflw_layout(source: Source) -> FaceLayout:
         train=train,
         test=test,
         missing=missing,
-        ignored=len(source.files) - len(names),
+        ignored=junk_kinds(source.files),
         unused=len(names) - len(used) - len(lists),
     )
 

@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-BITS = "_bits"
-"""What a packed weight's name has behind the weight's own."""
+from distill.architectures import BITS
 
 
 def sign(x: Tensor) -> Tensor:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +14,10 @@ from distill.architectures import ImageInput
 from distill.errors import InputError
 from distill.networks.opaque import OpaqueNetwork
 from distill.onnx_graph import find_head, image_entry, num_parameters, read_graph, with_outputs
+
+# Read at its import: else it reports on its use to its makers, and keeps files at home for that.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime
 
 
 class OnnxNetwork(OpaqueNetwork):

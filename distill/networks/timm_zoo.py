@@ -10,6 +10,7 @@ import importlib
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from distill.anatomy import Anatomy
@@ -87,6 +88,22 @@ def findings_of(network: nn.Module) -> Findings:
         return _findings(network, (_PROBE_SIZE, _PROBE_SIZE))
     except (RuntimeError, AssertionError, ValueError):  # some take sizes that their windows divide, and no other
         return _findings(network, own_size)
+
+
+def pooling_of(name: str) -> str | None:
+    """How a network makes its feature, in timm's words, such as ``avg`` or ``token``; None where it does not say.
+
+    Args:
+        name: begins with ``timm/``.
+    """
+    with torch.device("meta"):
+        network = build(name, num_classes=2, in_channels=timm_names.NUM_CHANNELS)
+    for holder in (network, getattr(network, "head", None)):
+        found: Any = getattr(holder, "global_pool", None)
+        found = getattr(found, "pool_type", found)
+        if isinstance(found, str):
+            return found
+    return None
 
 
 def published(network: nn.Module) -> dict[str, Any]:

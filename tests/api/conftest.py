@@ -19,7 +19,7 @@ from safetensors.numpy import save as save_tensors
 
 from api.app import create_app
 from distill import architectures, events
-from distill.data.packed import pack
+from distill.data.overview import pack_and_describe
 from distill.data.readers import read, read_preset
 from distill.spec import NetworkOptions
 from models import Teacher
@@ -111,7 +111,7 @@ def prepare(tmp_path: Path) -> Callable[[], None]:
                 raw = read_preset(Path(request["source"]), name=request["preset"], sha256=request["sha256"])
             else:
                 raw = read(Path(request["source"]), format=request["format"])
-            inputs.ready(preparation, report=pack(raw, packed), packed=packed)
+            inputs.ready(preparation, report=pack_and_describe(raw, packed), packed=packed)
         jobs.settle_waiting()
 
     return run

@@ -35,7 +35,8 @@ ROUTES = {
     "PUT /uploads/{upload_id}/content",
     "POST /uploads/{upload_id}/complete", "POST /teachers", "GET /teachers", "GET /teachers/{teacher_id}",
     "DELETE /teachers/{teacher_id}", "POST /datasets", "GET /datasets", "GET /datasets/{dataset_id}",
-    "DELETE /datasets/{dataset_id}", "GET /methods", "GET /networks", "GET /presets", "GET /recipes",
+    "DELETE /datasets/{dataset_id}", "GET /datasets/{dataset_id}/preview", "GET /datasets/{dataset_id}/skipped",
+    "GET /methods", "GET /networks", "GET /presets", "GET /recipes",
     "GET /schemas/distill.json",
     "GET /healthz", "GET /readyz", "GET /version",
 }  # fmt: skip

@@ -263,6 +263,7 @@ class TestCancel:
     def test_a_waiting_job_ends_at_once(self, client: httpx.Client, job_id: str) -> None:
         answer = client.post(f"/distill/{job_id}/cancel")
         assert (answer.status_code, answer.json()["status"]) == (202, "cancelled")
+        assert answer.json()["error"]["code"] == "cancelled_by_user"
         again = client.post(f"/distill/{job_id}/cancel")
         assert (again.status_code, again.json()["status"]) == (200, "cancelled")
 

@@ -141,7 +141,7 @@ class TestTeachers:
         [
             (lambda content: content[:-10], "upload_corrupt"),
             (lambda content: content[:100], "upload_corrupt"),
-            (lambda content: b"PK\x03\x04" + content, "unsupported_format"),
+            (lambda content: b"PK\x03\x04" + content, "upload_corrupt"),
             (lambda content: b"\x80\x04" + content, "unsupported_format"),
         ],
     )
@@ -266,8 +266,8 @@ class TestDatasets:
         prepare()
         dataset = client.get(f"/datasets/{made.json()['id']}").json()
         assert (dataset["status"], dataset["report"]["classes"]) == ("ready", ["bee", "ox"])
-        # The upload and the packed form: what was unpacked for reading is gone.
-        assert len([path for path in (tmp_path / "data" / "artifacts").rglob("*") if path.is_file()]) == 2
+        # The upload, the packed form and its preview: what was unpacked for reading is gone.
+        assert len([path for path in (tmp_path / "data" / "artifacts").rglob("*") if path.is_file()]) == 3
 
     def test_a_tar_that_leads_elsewhere(self, client: httpx.Client, upload: Upload, tmp_path: Path) -> None:
         content = gzipped({"ox/1.bmp": bmp(0), "../../bee/1.bmp": bmp(1)})

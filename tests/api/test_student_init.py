@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load, save
 
 from models import Upload
 from service import database, jobs
+from service.settings import settings
 
 Body = dict[str, Any]
 Send = Callable[..., str]
@@ -148,3 +152,47 @@ def test_a_sweep_compares_starts(client: httpx.Client, sweep: Body, upload: Send
     starts["values"] = [None, {"upload_id": wrong}]
     flaw = flaw_of(client.post("/distill/sweep", json=sweep | {"axes": [starts, sweep["axes"][1]]}))
     assert (flaw["pointer"], flaw["code"]) == ("/axes/0/values/1", "state_dict_mismatch")
+
+
+def saved(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def pickles(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are let in."""
+    monkeypatch.setenv("LIMBECK_ALLOW_PICKLE", "1")
+    settings.cache_clear()
+
+
+@pytest.mark.usefixtures("pickles")
+def test_a_checkpoint_of_torch_save_is_told_from_its_outline(
+    client: httpx.Client, body: Body, upload: Send, teacher_bytes: Bytes
+) -> None:
+    weights = {name: torch.from_numpy(value) for name, value in load(teacher_bytes(width=0.5)).items()}
+    upload_id = upload(saved({"epoch": 3, "state_dict": weights}), "student_init", "start.pth")
+    job = client.post("/distill", json=starting_from(body, upload_id)).raise_for_status().json()
+    assert job["student"]["init"]["file"] == {"format": "pytorch", "taken": "state_dict", "ignored": ["epoch"]}
+    claim = jobs.claim(job["id"], owner="tester")
+    assert claim is not None
+    assert (claim.start_key, claim.start_is_pickled) == (f"uploads/{upload_id}.pth", True)
+
+    wrong = upload(saved({name: value for name, value in weights.items() if name != "fc.bias"}), "student_init")
+    flaw = flaw_of(client.post("/distill", json=starting_from(body, wrong)))
+    assert (flaw["pointer"], flaw["details"]["missing"]) == ("/student/init", ["fc.bias"])
+
+
+@pytest.mark.usefixtures("pickles")
+def test_a_pickle_that_carries_more_than_weights_is_refused(client: httpx.Client, body: Body, upload: Send) -> None:
+    for content, code in ((saved(torch.nn.Linear(2, 2)), "unsafe_file"), (pickle.dumps([1]), "unsupported_format")):
+        flaw = flaw_of(client.post("/distill", json=starting_from(body, upload(content, "student_init", "a.pth"))))
+        assert (flaw["pointer"], flaw["code"]) == ("/student/init/upload_id", code)
+
+
+def test_pickles_need_the_operators_leave(client: httpx.Client, body: Body, upload: Send) -> None:
+    upload_id = upload(saved({"fc.bias": torch.zeros(3)}), "student_init", "a.pth")
+    flaw = flaw_of(client.post("/distill", json=starting_from(body, upload_id)))
+    assert flaw["code"] == "unsupported_format"
+    assert "LIMBECK_ALLOW_PICKLE" in flaw["hint"]

@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distill.data import archive, folder_layout
+from distill.data import archive, folder_layout, inspect
 from distill.data.inspect import inspect_dataset
 from distill.data.readers import read
 from distill.errors import InputError
+from tests.fixtures.archives import tarred
 
 
 def png(value: int = 0, *, side: int = 4) -> bytes:
@@ -244,3 +245,21 @@ def test_no_damage_brings_anything_but_an_input_error(upload: Path, make: Callab
             except InputError as error:
                 outcomes.add(error.code)
     assert {"ok", "upload_corrupt"} <= outcomes
+
+
+def test_more_members_than_an_outline_lists_are_left_to_the_worker(
+    upload: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspect, "_OUTLINE_MEMBERS", 5)
+    for data in (zipped(folders()), tarred(folders())):
+        upload.write_bytes(data)
+        found = inspect_dataset(upload)
+        assert (found.format, found.summary["splits"]) == ("auto", {"train": None, "test": None})
+        assert inspect_dataset(upload, format="imagefolder").format == "imagefolder"
+        assert sorted(read(upload).classes) == ["cat", "dog"]
+
+
+def test_what_unpacks_to_far_more_than_it_takes_is_no_data_set_of_any_format(upload: Path) -> None:
+    data = io.BytesIO()
+    np.savez_compressed(data, x_train=np.zeros((512, 256, 256), np.uint8), y_train=np.arange(512) % 2)
+    assert (refused(upload, data.getvalue()).code) == "unsafe_file"

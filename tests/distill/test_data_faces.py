@@ -34,7 +34,7 @@ def check_places(images: np.ndarray, points: np.ndarray) -> None:
     """Every point lies on the centre of a spot of light, and none systematically beside it."""
     side = images.shape[2]
     beside = []
-    for image, points_LD in zip(images, points, strict=True):
+    for image, points_LD in zip(np.asarray(images), points, strict=True):
         light = image[0].astype(np.float64)
         for x, y in points_LD.astype(np.float64) * side - 0.5:
             left, top = round(x) - 3, round(y) - 3
@@ -83,7 +83,7 @@ def test_the_piece_is_a_square_a_quarter_larger_than_the_box(path: Path) -> None
     raw = read_bytes(path, zip_bytes(wflw_members(lines, {"ramp.png": ramp})), image_size=50)
     assert raw.train_images.shape == (2, 1, 50, 50)
     # Column j covers columns 50 + 2j and 51 + 2j, half a pixel to the right since the centre of pixel 100 is 100.5.
-    columns = raw.train_images[0, 0].astype(float)
+    columns = np.asarray(raw.train_images)[0, 0].astype(float)
     assert np.abs(columns[:, 1:-1] - (50.5 + 2 * np.arange(1, 49))).max() <= 1
     np.testing.assert_allclose(raw.train_points[0], (points + 0.5 - (50, 40)) / 100, atol=0.006)
 
@@ -94,7 +94,7 @@ def test_beyond_the_photograph_it_is_black_and_points_stay(path: Path) -> None:
     line = wflw_line(points, "w.png")
     raw = read_bytes(path, zip_bytes(wflw_members({"train": [line, line], "test": [line]}, {"w.png": white})))
     assert raw.skipped == []
-    image, places = raw.train_images[0, 0], raw.train_points[0]
+    image, places = np.asarray(raw.train_images)[0, 0], raw.train_points[0]
     side = np.ptp(points, axis=0).max() * 1.25
     edge = places[:, 0].min() - (points[:, 0].min() + 0.5) / side  # where the photograph's left edge lies
     assert 0.2 < edge < 0.6
@@ -117,7 +117,7 @@ def test_a_wflw_zip_of_drawn_faces(path: Path) -> None:
     assert raw.skipped == []
     assert "1.25 times the longer side of their box" in raw.notes[0]
     # Pupils lie in the dark of the eyes, darker than the skin between them.
-    for image, points in zip(raw.train_images, raw.train_points, strict=True):
+    for image, points in zip(np.asarray(raw.train_images), raw.train_points, strict=True):
         left, right = (points[96] * 64).astype(int), (points[97] * 64).astype(int)
         middle = (left + right) // 2 - (0, 6)
         levels = [int(image[:, y, x].sum()) for x, y in (left, right, middle)]

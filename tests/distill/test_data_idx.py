@@ -169,7 +169,6 @@ def test_emnist_is_turned_upright_and_its_letters_start_at_0(path: Path, packed:
     assert found.summary["image"] == {"channels": 1, "height": 4, "width": 5}
     raw = read(path)
     assert np.array_equal(raw.train_images, TRAIN[:, None])
-    assert raw.train_images.flags.c_contiguous
     assert np.array_equal(raw.test_images, TEST[:, None])
     assert raw.train_labels.tolist() == [0, 1, 2] * 4
     assert raw.test_labels.tolist() == [0, 1, 2, 0]

@@ -100,7 +100,7 @@ def test_junk_is_ignored_and_counted_other_files_are_listed(path: Path) -> None:
     junk = [".DS_Store", "cat/.DS_Store", "__MACOSX/cat/._1.png", "cat/Thumbs.db", ".ipynb_checkpoints/1.png"]
     write(path, many() | dict.fromkeys(junk, b"x") | {"cat/notes.txt": b"x", "loose.png": encoded(grey())})
     raw = read(path)
-    assert raw.ignored == len(junk)
+    assert raw.ignored == {".DS_Store": 2, ".ipynb_checkpoints": 1, "Thumbs.db": 1, "__MACOSX": 1}
     assert raw.classes == ["cat", "dog"]
     assert {entry["path"] for entry in raw.skipped} == {"cat/notes.txt", "loose.png"}
     assert (inspect_dataset(path).summary["ignored"], inspect_dataset(path).summary["skipped"]) == (5, 2)
@@ -234,6 +234,19 @@ def test_mixed_sizes_are_scaled_by_the_shorter_side_and_cut(path: Path) -> None:
     near = np.abs(everything[:, 0].astype(float) - expected).max(axis=(1, 2)) < 3
     assert near.sum() == 4
     assert "20x20" in raw.notes[0]
+
+
+def test_sizes_and_modes_of_the_files_are_told_without_those_that_cannot_be_read(path: Path) -> None:
+    members = {f"cat/{i:02}.png": encoded(grey(10 + i, 30)) for i in range(41)}
+    members |= {f"dog/{i}.jpg": encoded(colour(50, 20), "JPEG") for i in range(2)}
+    cut = encoded(colour(300, 300))
+    raw = read(write(path, members | {"dog/cut.png": cut[: len(cut) // 2], "dog/text.png": b"x"}))
+    assert len(raw.skipped) == 2
+    assert raw.originals == {
+        "width": {"min": 20, "median": 30, "max": 30},
+        "height": {"min": 10, "median": 31, "max": 50},
+        "modes": {"L": 41, "RGB": 2},
+    }
 
 
 def test_the_usual_size_is_the_median_shorter_side(path: Path) -> None:

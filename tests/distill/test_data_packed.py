@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from distill.data.images import Images
 from distill.data.packed import PackedDataset, pack, statistics
 from distill.data.raw import RawDataset
 from distill.errors import InputError
@@ -19,13 +21,13 @@ from distill.errors import InputError
 def raw() -> RawDataset:
     random = np.random.default_rng(0)
     return RawDataset(
-        train_images=random.integers(0, 200, (31, 3, 5, 7), dtype=np.uint8),
+        train_images=Images.of(random.integers(0, 200, (31, 3, 5, 7), dtype=np.uint8)),
         train_labels=np.arange(31) % 3,
-        test_images=random.integers(0, 256, (7, 3, 5, 7), dtype=np.uint8),
+        test_images=Images.of(random.integers(0, 256, (7, 3, 5, 7), dtype=np.uint8)),
         test_labels=np.array([0, 0, 1, 1, 1, 2, 0]),
         classes=["ant", "bee", "Käfer"],
         skipped=[{"path": f"ant/{i}.png", "reason": "truncated"} for i in range(130)],
-        ignored=4,
+        ignored={".DS_Store": 3, "__MACOSX": 1},
         notes=["Held out."],
     )
 
@@ -60,6 +62,7 @@ def test_report(raw: RawDataset, tmp_path: Path) -> None:
     }
     assert report["image"] == {"channels": 3, "height": 5, "width": 7}
     assert (len(report["skipped"]), report["skipped_count"], report["ignored"]) == (100, 130, 4)
+    assert report["ignored_kinds"] == {".DS_Store": 3, "__MACOSX": 1}
     assert report["notes"] == ["Held out."]
     assert report["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert report["bytes"] == path.stat().st_size
@@ -72,7 +75,7 @@ def test_equal_data_give_equal_bytes(raw: RawDataset, tmp_path: Path) -> None:
 
 
 def test_statistics_equal_float64(raw: RawDataset, tmp_path: Path) -> None:
-    values = raw.train_images.astype(np.float64) / 255
+    values = np.asarray(raw.train_images).astype(np.float64) / 255
     mean, std = statistics(raw.train_images)
     np.testing.assert_allclose(mean, values.mean(axis=(0, 2, 3)), rtol=1e-12)
     np.testing.assert_allclose(std, values.std(axis=(0, 2, 3)), rtol=1e-12)
@@ -84,14 +87,14 @@ def test_statistics_equal_float64(raw: RawDataset, tmp_path: Path) -> None:
 
 def test_statistics_over_many_chunks() -> None:
     images = np.random.default_rng(1).integers(0, 256, (2500, 1, 3, 3), dtype=np.uint8)
-    mean, std = statistics(images)
+    mean, std = statistics(Images.of(images))
     np.testing.assert_allclose(mean, [(images / 255).mean()], rtol=1e-12)
     np.testing.assert_allclose(std, [(images / 255).std()], rtol=1e-12)
 
 
 def test_a_channel_that_never_changes_can_be_divided_by() -> None:
     images = np.full((4, 1, 3, 3), 51, dtype=np.uint8)
-    mean, std = statistics(images)
+    mean, std = statistics(Images.of(images))
     assert mean == pytest.approx([0.2])
     assert std == [1.0]
 
@@ -106,11 +109,18 @@ def test_a_failed_write_leaves_nothing_and_the_old_file(raw: RawDataset, tmp_pat
     assert hashlib.sha256(path.read_bytes()).hexdigest() == before
 
 
-def test_changes_in_memory_do_not_reach_the_file(raw: RawDataset, tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own list of mappings")
+def test_images_are_mapped_read_only_and_take_no_memory_of_their_own(raw: RawDataset, tmp_path: Path) -> None:
     path = tmp_path / "packed.safetensors"
-    before = pack(raw, path)["sha256"]
-    PackedDataset.load(path).train_images.zero_()
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == before
+    pack(raw, path)
+
+    packed = PackedDataset.load(path)
+
+    lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(path))]
+    assert {line[1] for line in lines} == {"r--s"}  # what is not private is not counted as this process's data
+    places = [tuple(int(end, 16) for end in line[0].split("-")) for line in lines]
+    for images in (packed.train_images, packed.test_images):
+        assert any(start <= images.data_ptr() < end for start, end in places)
 
 
 @pytest.mark.parametrize(

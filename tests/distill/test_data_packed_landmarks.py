@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from distill.data.images import Images
 from distill.data.packed import PackedDataset, pack
 from distill.data.raw import RawDataset
 from distill.data.raw_landmarks import RawLandmarks
@@ -24,13 +25,13 @@ MARKUP = Markup(num_points=4, flip_pairs=((0, 1),), normaliser=(0, 1))
 def raw() -> RawLandmarks:
     random = np.random.default_rng(0)
     return RawLandmarks(
-        train_images=random.integers(0, 200, (31, 3, 5, 7), dtype=np.uint8),
+        train_images=Images.of(random.integers(0, 200, (31, 3, 5, 7), dtype=np.uint8)),
         train_points=random.uniform(-1, 2, (31, 4, 2)).astype(np.float32),
-        test_images=random.integers(0, 256, (7, 3, 5, 7), dtype=np.uint8),
+        test_images=Images.of(random.integers(0, 256, (7, 3, 5, 7), dtype=np.uint8)),
         test_points=random.uniform(0, 1, (7, 4, 2)).astype(np.float32),
         markup=MARKUP,
         skipped=[{"path": f"{i}.png", "reason": "truncated"} for i in range(130)],
-        ignored=4,
+        ignored={".DS_Store": 3, "__MACOSX": 1},
         notes=["Cut out."],
     )
 
@@ -61,7 +62,7 @@ def test_report(raw: RawLandmarks, tmp_path: Path) -> None:
     assert report["image"] == {"channels": 3, "height": 5, "width": 7}
     assert (report["classes"], len(report["skipped"]), report["skipped_count"], report["ignored"]) == ([], 100, 130, 4)
     assert report["notes"] == ["Cut out."]
-    values = raw.train_images.astype(np.float64) / 255
+    values = np.asarray(raw.train_images).astype(np.float64) / 255
     np.testing.assert_allclose(report["mean"], values.mean(axis=(0, 2, 3)), rtol=1e-12)
     np.testing.assert_allclose(report["std"], values.std(axis=(0, 2, 3)), rtol=1e-12)
     assert json.loads(json.dumps(report)) == report
@@ -75,7 +76,11 @@ def test_a_data_set_with_labels_says_that_it_is_one(tmp_path: Path) -> None:
     labels = np.arange(8) % 2
     images = np.zeros((8, 1, 4, 4), dtype=np.uint8)
     raw = RawDataset(
-        train_images=images, train_labels=labels, test_images=images, test_labels=labels, classes=["a", "b"]
+        train_images=Images.of(images),
+        train_labels=labels,
+        test_images=Images.of(images),
+        test_labels=labels,
+        classes=["a", "b"],
     )
     assert pack(raw, tmp_path / "packed")["task"] == "classification"
     packed = PackedDataset.load(tmp_path / "packed")

@@ -167,7 +167,7 @@ def test_other_presets_are_normalised_by_their_own_images(tmp_path: Path) -> Non
     put(tmp_path / "mnist", FILES["mnist"])
     raw = read_preset(tmp_path, name="mnist")
     report = pack(raw, tmp_path / "packed")
-    np.testing.assert_allclose(report["mean"], [(raw.train_images / 255).mean()], rtol=1e-12)
+    np.testing.assert_allclose(report["mean"], [(np.asarray(raw.train_images) / 255).mean()], rtol=1e-12)
     assert report["notes"] == []
 
 

@@ -110,7 +110,7 @@ class TestBesideLabels:
         assert found.summary["classes"] == ["a", "b", "c"]
         raw = read(path)
         assert raw.classes == ["a", "b", "c"]
-        assert np.array_equal(raw.train_images[-6:], planes(LOOSE))
+        assert np.array_equal(np.asarray(raw.train_images)[-6:], planes(LOOSE))
         assert (raw.train_labels[-6:] == -1).all()
         assert raw.train_labels[:-6].min() == 0
         if by_split:
@@ -207,7 +207,7 @@ class TestAlone:
         pictures = np.arange(40, dtype=np.uint8).repeat(4).reshape(-1, 2, 2)
         save_npz(path, {"x_train": pictures})
         raw = read(path, seed=3)
-        ids = [*raw.train_images[:, 0, 0, 0], *raw.test_images[:, 0, 0, 0]]
+        ids = [*np.asarray(raw.train_images)[:, 0, 0, 0], *np.asarray(raw.test_images)[:, 0, 0, 0]]
         assert (len(raw.train_labels), len(raw.test_labels), sorted(ids)) == (36, 4, list(range(40)))
         assert {*raw.train_labels.tolist(), *raw.test_labels.tolist()} == {-1}
         assert "4 of 40 images were held out of train, with seed 3" in raw.notes[1]

@@ -83,7 +83,7 @@ def test_shards_in_an_archive(upload: Path, archived: Any) -> None:
         "set/.DS_Store": b"x",
     }
     raw = readings(upload, archived(members))
-    assert np.array_equal(raw.train_images[:, 0], np.stack([sample["png"] for sample in train]))
+    assert np.array_equal(np.asarray(raw.train_images)[:, 0], np.stack([sample["png"] for sample in train]))
     assert raw.train_labels.tolist() == [0, 1, 0, 1, 0, 1]
     assert raw.test_labels.tolist() == [0, 1, 0, 1]
 

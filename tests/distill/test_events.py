@@ -75,12 +75,12 @@ def test_error_survives_json_with_all_it_says() -> None:
 
 
 def test_error_of_an_older_record_has_defaults_for_what_it_lacks() -> None:
-    found = RunError.from_json({"code": "out_of_memory", "message": "No.", "hint": None})
+    found = RunError.from_json({"code": "out_of_memory", "message": "No.", "hint": "Take less."})
     assert isinstance(found, RunError)
     assert found.as_json() == {
         "code": "out_of_memory",
         "message": "No.",
-        "hint": "",
+        "hint": "Take less.",
         "param": None,
         "details": {},
         "did_you_mean": [],

@@ -198,3 +198,36 @@ def test_weights_for_an_unknown_network_are_refused_by_name() -> None:
 
     assert caught.value.code == "architecture_unknown"
     assert caught.value.param == "/teacher/architecture"
+
+
+def packed(name: str, *, width: float = 1.0) -> dict[str, tuple[int, ...]]:
+    """As the file of a student has it: of binary weights the signs, eight to a byte."""
+    shapes = shapes_of(name, width=width)
+    binary = [n for n, shape in shapes.items() if n.endswith("conv.weight") and ".unit" in n and len(shape) == 4]
+    assert len(binary) == 6
+    for weight in binary:
+        count = 1
+        for size in shapes.pop(weight):
+            count *= size
+        shapes[f"{weight}_bits"] = ((count + 7) // 8,)
+    return shapes
+
+
+def test_weights_as_bits_are_those_of_their_network_and_of_no_other() -> None:
+    options = NetworkOptions()
+    found = architectures.match_state("binary_resnet8", packed("binary_resnet8"), options=options, param="/x")
+    assert (found.num_classes, found.in_channels) == (10, 3)
+    assert mismatch("binary_resnet20", packed("binary_resnet8")).did_you_mean == ["binary_resnet8"]
+    assert '"width": 0.5' in mismatch("binary_resnet8", packed("binary_resnet8", width=0.5)).hint
+
+
+def test_bits_are_no_weights_of_a_real_network_and_count_exactly() -> None:
+    shapes = shapes_of("resnet8")
+    del shapes["layer1.0.conv1.weight"]
+    shapes["layer1.0.conv1.weight_bits"] = (16 * 16 * 9 // 8,)
+    assert mismatch("resnet8", shapes).details["unexpected"] == ["layer1.0.conv1.weight_bits"]
+    bits = "layer1.0.unit1.conv.weight_bits"
+    short = packed("binary_resnet8") | {bits: (16 * 16 * 9 // 8 - 1,)}
+    assert mismatch("binary_resnet8", short).details["unexpected"] == [bits]
+    both = packed("binary_resnet8") | {"layer1.0.unit1.conv.weight": (16, 16, 3, 3)}
+    assert mismatch("binary_resnet8", both).details["unexpected"] == [bits]

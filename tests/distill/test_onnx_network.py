@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from distill.registry import build_network
 from distill.spec import NetworkOptions
 from distill.taps import Tap, anatomy_of, linear_head, prove
 from distill.teacher_files import reorder_classes
+from tests.hostile import graphs
 
 BATCH, CLASSES, WIDTH = 5, 4, 6
 draw = np.random.default_rng(0)
@@ -189,24 +193,6 @@ def test_what_torch_exports_is_the_network(name: str, exporter: str, tmp_path: P
         torch.testing.assert_close(seen.maps["last"], truth.maps["last"], atol=1e-4, rtol=1e-4)
 
 
-def _external(model: onnx.ModelProto) -> None:
-    tensor = model.graph.initializer[0]
-    tensor.data_location = TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value="../../etc/passwd")
-
-
-def _foreign(model: onnx.ModelProto) -> None:
-    model.graph.node[1].domain = "com.evil"
-
-
-def _function(model: onnx.ModelProto) -> None:
-    model.functions.add(name="f", domain="")
-
-
-def _lying(model: onnx.ModelProto) -> None:
-    model.graph.initializer[0].dims[0] = 10**9
-
-
 def _two_inputs(model: onnx.ModelProto) -> None:
     model.graph.input.append(helper.make_tensor_value_info("x2", TensorProto.FLOAT, [1]))
 
@@ -226,10 +212,10 @@ def _unknown_operation(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        (_external, "unsafe_file"),
-        (_foreign, "unsafe_file"),
-        (_function, "unsafe_file"),
-        (_lying, "upload_corrupt"),
+        (graphs.external, "unsafe_file"),
+        (graphs.foreign, "unsafe_file"),
+        (graphs.function, "unsafe_file"),
+        (graphs.lying, "upload_corrupt"),
         (_two_inputs, "unsupported_format"),
         (_flat, "unsupported_format"),
         (_integers, "unsupported_format"),
@@ -273,3 +259,13 @@ def test_no_linear_head(nodes: list[Any], tmp_path: Path) -> None:
         OnnxNetwork(path)
     assert caught.value.code == "teacher_head_unsupported"
     assert "Export the network up to its last linear layer" in caught.value.hint
+
+
+def test_onnxruntime_keeps_no_files_and_reports_to_nobody(tmp_path: Path) -> None:
+    """Left alone, it notes an identity in the home folder as soon as it is imported."""
+    env = {**os.environ, "HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path.cwd())}
+    env.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run(
+        [sys.executable, "-B", "-c", "import distill.networks.onnx_network"], check=True, env=env, cwd=tmp_path
+    )
+    assert list(tmp_path.iterdir()) == []

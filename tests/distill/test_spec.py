@@ -17,7 +17,13 @@ SHORTEST: dict[str, Any] = {
 }
 FULL: dict[str, Any] = {
     "name": "a run",
-    "teacher": {"upload_id": "upl_1", "architecture": "wrn_40_2", "options": {"width": 2.0, "stem_stride": 2}},
+    "teacher": {
+        "upload_id": "upl_1",
+        "architecture": "wrn_40_2",
+        "options": {"width": 2.0, "stem_stride": 2},
+        "classes": ["cat", "dog"],
+        "preprocessing": {"mean": [0.5], "std": [0.25], "channels": "rgb"},
+    },
     "student": {"architecture": "wrn_16_1", "options": {"width": 0.5, "stem_stride": 1}},
     "dataset": {"upload_id": "upl_2", "format": "imagefolder"},
     "method": {
@@ -87,7 +93,7 @@ def test_shortest_request_gets_the_published_defaults() -> None:
     assert DistillSpec.model_validate_json(spec.model_dump_json()) == spec
     assert spec.model_dump(mode="json", exclude_none=True) == {
         "name": "",
-        "teacher": {"id": "tch_1", "options": {"width": 1.0, "stem_stride": 1}},
+        "teacher": {"id": "tch_1", "options": {"width": 1.0, "stem_stride": 1}, "preprocessing": {"channels": "rgb"}},
         "student": {"architecture": "resnet8", "options": {"width": 1.0, "stem_stride": 1}},
         "dataset": {"id": "ds_1", "format": "auto"},
         "method": {
@@ -246,10 +252,12 @@ def test_defaults_are_not_shared() -> None:
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ({}, "either id, or upload_id"),
-        ({"id": "tch_1", "upload_id": "upl_1", "architecture": "resnet8"}, "either id, or upload_id"),
-        ({"upload_id": "upl_1"}, "needs an architecture"),
-        ({"architecture": "resnet8"}, "either id, or upload_id"),
+        ({}, "exactly one of id, upload_id and hub"),
+        ({"id": "tch_1", "upload_id": "upl_1", "architecture": "resnet8"}, "exactly one of id, upload_id and hub"),
+        ({"upload_id": "upl_1", "hub": "hf-hub:owner/name"}, "exactly one of id, upload_id and hub"),
+        ({"architecture": "resnet8"}, "exactly one of id, upload_id and hub"),
+        ({"upload_id": "upl_1", "revision": "main"}, "revision belongs to hub"),
+        ({"hub": "hf-hub:owner/name", "architecture": "resnet8"}, "says its architecture itself"),
     ],
 )
 def test_teacher_is_named_in_one_way(reference: dict[str, str], message: str) -> None:
@@ -264,7 +272,7 @@ def test_teacher_is_named_in_one_way(reference: dict[str, str], message: str) ->
 )
 def test_data_set_is_named_in_one_way(reference: dict[str, str]) -> None:
     (error,) = errors({**SHORTEST, "dataset": reference})
-    assert "exactly one of id, upload_id and preset" in error["msg"]
+    assert "exactly one of id, upload_id, preset and url" in error["msg"]
 
 
 def test_data_set_may_be_a_preset() -> None:

@@ -74,7 +74,7 @@ def test_student_and_baseline_start_from_the_same_file(inputs: Inputs) -> None:
     trained = [name for name in start if name.endswith(("weight", "bias"))]
     for run in ("student", "baseline"):
         assert all(is_near(result(seen, run), start, name) for name in trained)
-    assert "start from the uploaded weights, classifier included" in said(seen)
+    assert "start from the uploaded weights, their own classifier included" in said(seen)
 
 
 def test_a_head_of_other_classes_starts_at_random_alike_in_both_runs(inputs: Inputs) -> None:

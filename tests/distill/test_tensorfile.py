@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,8 @@ from safetensors.torch import load_file, save_file
 from distill import tensorfile
 from distill.errors import InputError
 from distill.tensorfile import MAX_HEADER_BYTES, MAX_RANK, MAX_TENSORS, read_header
+from tests.hostile.case import Hostile
+from tests.hostile.weights import HEADERS, ONE, file_bytes, many, one
 
 ALL_DTYPES = {
     torch.float64: "F64",
@@ -33,12 +33,6 @@ ALL_DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-ONE = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
-
-
-def file_bytes(header: object, data: bytes = bytes(4)) -> bytes:
-    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return len(raw).to_bytes(8, "little") + raw + data
 
 
 def refusal(path: Path, content: bytes) -> InputError:
@@ -75,7 +69,7 @@ def test_header_of_a_file_of_the_library_in_every_type(path: Path) -> None:
 
 def test_a_file_without_metadata_or_without_tensors_is_sound(path: Path) -> None:
     save_file({}, path)
-    assert read_header(path) == tensorfile.Header(shapes={}, dtypes={}, metadata={})
+    assert read_header(path) == tensorfile.Header(shapes={}, dtypes={}, places={}, metadata={})
 
 
 def test_no_length_of_a_sound_header_is_taken_for_a_pickle(path: Path) -> None:
@@ -87,93 +81,16 @@ def test_no_length_of_a_sound_header_is_taken_for_a_pickle(path: Path) -> None:
     assert b"\x80\x04" in first_bytes  # where protocol 4 of pickle begins too
 
 
-def _duplicate_entry() -> bytes:
-    entry = json.dumps(ONE)
-    return file_bytes(f'{{"w": {entry}, "w": {entry}}}'.encode())
-
-
-def _entry(**changes: object) -> bytes:
-    return file_bytes({"w": {**ONE, **changes}})
-
-
-def _pair(first: list[int], second: list[int], *, size: int) -> bytes:
-    return file_bytes({"a": {**ONE, "data_offsets": first}, "b": {**ONE, "data_offsets": second}}, bytes(size))
-
-
-def _many(count: int) -> bytes:
-    empty = {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}
-    return file_bytes({f"t{number}": empty for number in range(count)}, b"")
-
-
-HOSTILE: dict[str, tuple[str, Callable[[], bytes]]] = {
-    "duplicate tensor": ("unsafe_file", _duplicate_entry),
-    "duplicate key in an entry": (
-        "unsafe_file",
-        lambda: file_bytes(b'{"w": {"dtype": "F32", "shape": [1], "shape": [1], "data_offsets": [0, 4]}}'),
-    ),
-    "duplicate metadata": ("unsafe_file", lambda: file_bytes(b'{"__metadata__": {"a": "", "a": ""}}', b"")),
-    "header too large": ("unsupported_format", lambda: file_bytes(b" " * (MAX_HEADER_BYTES + 1))),
-    "header said to be exabytes": ("unsupported_format", lambda: b"\xff" * 8 + b"{}"),
-    "too many tensors": ("unsafe_file", lambda: _many(MAX_TENSORS + 1)),
-    "rank": ("unsafe_file", lambda: _entry(shape=[1] * (MAX_RANK + 1))),
-    "unknown type": ("unsafe_file", lambda: _entry(dtype="C64")),
-    "type of a megabyte": ("unsafe_file", lambda: _entry(dtype="F" * 2**20)),
-    "type no string": ("upload_corrupt", lambda: _entry(dtype=["F32"])),
-    "shape no list": ("upload_corrupt", lambda: _entry(shape={})),
-    "shape of text": ("upload_corrupt", lambda: _entry(shape="")),
-    "fractional shape": ("upload_corrupt", lambda: _entry(shape=[1.0])),
-    "shape of booleans": ("upload_corrupt", lambda: _entry(shape=[True])),
-    "negative shape": ("upload_corrupt", lambda: _entry(shape=[-1, -1])),
-    "shape beyond its bytes": ("upload_corrupt", lambda: _entry(shape=[2])),
-    "shape of 2^62 beyond its bytes": ("upload_corrupt", lambda: _entry(shape=[2**62])),
-    "shape that wraps around at 2^64": ("upload_corrupt", lambda: _entry(shape=[2**62, 4, 1])),
-    "absurd empty": (
-        "unsafe_file",
-        lambda: file_bytes({"w": {**ONE, "shape": [2**62, 0], "data_offsets": [0, 0]}}, b""),
-    ),
-    "absurd empty, zero first": (
-        "unsafe_file",
-        lambda: file_bytes({"w": {**ONE, "shape": [0, 2**40, 2**40], "data_offsets": [0, 0]}}, b""),
-    ),
-    "negative offset": ("upload_corrupt", lambda: _entry(data_offsets=[-4, 0])),
-    "offsets reversed": ("upload_corrupt", lambda: _entry(data_offsets=[4, 0])),
-    "one offset": ("upload_corrupt", lambda: _entry(data_offsets=[0])),
-    "three offsets": ("upload_corrupt", lambda: _entry(data_offsets=[0, 2, 4])),
-    "offset beyond the file": ("upload_corrupt", lambda: _entry(data_offsets=[4, 8])),
-    "further key": ("upload_corrupt", lambda: _entry(device="cuda")),
-    "missing key": ("upload_corrupt", lambda: file_bytes({"w": {"dtype": "F32", "shape": [1]}})),
-    "entry no object": ("upload_corrupt", lambda: file_bytes({"w": [1]})),
-    "overlap": ("upload_corrupt", lambda: _pair([0, 4], [0, 4], size=4)),
-    "partial overlap": ("upload_corrupt", lambda: _pair([0, 4], [2, 6], size=6)),
-    "gap": ("upload_corrupt", lambda: _pair([0, 4], [8, 12], size=12)),
-    "bytes left over": ("upload_corrupt", lambda: file_bytes({"w": ONE}, bytes(5))),
-    "metadata no object": ("upload_corrupt", lambda: file_bytes({"__metadata__": [], "w": ONE})),
-    "metadata no strings": ("upload_corrupt", lambda: file_bytes({"__metadata__": {"epoch": 1}, "w": ONE})),
-    "header no object": ("upload_corrupt", lambda: file_bytes(b"[]", b"")),
-    "header no JSON": ("upload_corrupt", lambda: file_bytes(b"{'w': 1}")),
-    "header in UTF-16": ("upload_corrupt", lambda: file_bytes(json.dumps({"w": ONE}).encode("utf-16"))),
-    "half a character": ("upload_corrupt", lambda: file_bytes(json.dumps({"\ud800": ONE}).encode())),
-    "nested a hundred thousand deep": ("upload_corrupt", lambda: file_bytes(b"[" * 10**5 + b"]" * 10**5)),
-    "number of a million digits": ("upload_corrupt", lambda: file_bytes(b'{"w": ' + b"9" * 10**6 + b"}")),
-    "empty file": ("upload_corrupt", lambda: b""),
-    "five bytes of text": ("unsupported_format", lambda: b"hello"),
-    "pickle": ("unsupported_format", lambda: pickle.dumps({"w": [1.0]})),
-    "short pickle": ("unsupported_format", lambda: pickle.dumps(1, protocol=2)),
-    "pickle of protocol 0": ("unsupported_format", lambda: pickle.dumps({"w": [1.0] * 9}, protocol=0)),
-    "web page": ("unsupported_format", lambda: b"<!doctype html><html><body>Not found</body></html>"),
-}
-
-
-@pytest.mark.parametrize(("code", "build"), HOSTILE.values(), ids=HOSTILE)
-def test_hostile_file_is_refused_at_once(path: Path, code: str, build: Callable[[], bytes]) -> None:
-    path.write_bytes(build())
+@pytest.mark.parametrize("hostile", HEADERS.values(), ids=HEADERS)
+def test_hostile_file_is_refused_at_once(path: Path, hostile: Hostile) -> None:
+    path.write_bytes(hostile.build())
     start = time.process_time()
 
     with pytest.raises(InputError) as caught:
         read_header(path)
 
     assert time.process_time() - start < 0.5
-    assert caught.value.code == code
+    assert caught.value.code == hostile.code
     assert caught.value.hint
     assert len(caught.value.message) < 400
 
@@ -194,9 +111,9 @@ def test_every_truncation_is_found(path: Path, sound: bytes) -> None:
 
 
 def test_limits_themselves_are_allowed(path: Path) -> None:
-    path.write_bytes(_many(MAX_TENSORS))
+    path.write_bytes(many(MAX_TENSORS))
     assert len(read_header(path).shapes) == MAX_TENSORS
-    path.write_bytes(_entry(shape=[1] * MAX_RANK))
+    path.write_bytes(one(shape=[1] * MAX_RANK))
     assert read_header(path).shapes == {"w": (1,) * MAX_RANK}
     entry = json.dumps({"w": ONE}).encode()
     path.write_bytes(file_bytes(entry + b" " * (MAX_HEADER_BYTES - len(entry))))
@@ -220,7 +137,7 @@ def test_what_passes_is_what_the_library_reads(path: Path, sound: bytes, damage:
 
 
 def tensor(array: NDArray[Any], dtype: str) -> tensorfile.Tensor:
-    return tensorfile.Tensor(dtype, array.shape, array.reshape(-1).view("u1").data)
+    return tensorfile.Tensor(dtype, array.shape, [array.reshape(-1).view("u1").data])
 
 
 def test_written_file_is_read_by_the_library_and_by_ourselves(path: Path) -> None:
@@ -249,11 +166,25 @@ def test_write_that_fails_half_way_leaves_the_file_before_it(path: Path) -> None
     whole = tensor(np.ones(4, dtype=np.float32), "F32")
     tensorfile.write(path, {"w": whole}, metadata={})
     before = path.read_bytes()
-    broken = tensor(np.zeros(4, dtype=np.float32), "F32")
-    broken.data.release()
+    lost = memoryview(b"1234")
+    lost.release()
 
     with pytest.raises(ValueError, match="released"):
-        tensorfile.write(path, {"w": whole, "b": broken}, metadata={})
+        tensorfile.write(path, {"w": whole, "b": tensorfile.Tensor("U8", (4,), [lost])}, metadata={})
 
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_pieces_are_written_one_after_the_other_and_must_fill_the_shape(path: Path) -> None:
+    items = np.arange(10, dtype=np.uint8)
+    pieces = (items[start : start + 3].data for start in range(0, 10, 3))
+    tensorfile.write(path, {"w": tensorfile.Tensor("U8", (5, 2), pieces)}, metadata={})
+    np.testing.assert_array_equal(load_file(path)["w"].numpy(), items.reshape(5, 2))
+
+    header = read_header(path)
+    assert path.read_bytes()[header.places["w"][0] :] == items.tobytes()
+
+    with pytest.raises(ValueError, match="the shapes take"):
+        tensorfile.write(path, {"w": tensorfile.Tensor("U8", (11,), [items.data])}, metadata={})
+    np.testing.assert_array_equal(load_file(path)["w"].numpy(), items.reshape(5, 2))

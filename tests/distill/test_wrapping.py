@@ -95,3 +95,13 @@ def test_no_network_of_the_zoo_is_taken_for_a_wrapping(name: str) -> None:
 
 def test_nothing_is_found_in_nothing() -> None:
     assert unwrap({}).shapes == {}
+
+
+def test_of_a_student_with_its_teachers_head_the_network_is_taken() -> None:
+    parts = {"network.fc.weight": (4, 8), "connector.conv.weight": (16, 8, 1, 1), "classifier.weight": (4, 16)}
+    found = architectures.unwrap_student(parts)
+    assert (found.path, found.prefix, dict(found.shapes)) == (("network",), "network.", {"fc.weight": (4, 8)})
+    assert found.ignored == ("connector", "classifier")
+    for other in ({"state_dict": PLAIN}, {"network.fc.weight": (4, 8)}, PLAIN):
+        assert architectures.unwrap_student(other) == unwrap(other)
+    assert unwrap(parts).path == ()  # of a teacher that would be the wrong head

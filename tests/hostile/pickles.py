@@ -1,7 +1,4 @@
-"""Hostile files of weights, each made anew: what it is, its name, its bytes, and the code that it is refused with.
-
-Run as a script, it writes them into a folder: ``python -m tests.hostile.pickles FOLDER``.
-"""
+"""Files of ``torch.save`` that want to harm, as an operator who allows pickles meets them."""
 
 from __future__ import annotations
 
@@ -10,13 +7,10 @@ import io
 import os
 import pickle
 import stat
-import sys
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,19 +18,10 @@ from torch import nn
 
 from distill.registry import build_network
 from distill.spec import NetworkOptions
+from tests.hostile.case import Hostile
 
 MARKER = "limbeck-was-here"
 """A file of this name would tell that code ran."""
-
-
-@dataclass(frozen=True)
-class Hostile:
-    """One file. ``by_worker``: its outline is sound, so that only the worker can find it out."""
-
-    code: str
-    build: Callable[[], bytes]
-    filename: str = "teacher.pth"
-    by_worker: bool = False
 
 
 @dataclass(frozen=True)
@@ -177,7 +162,7 @@ def _one(shape: tuple[int, ...], stride: tuple[int, ...], *, said: int = 4, held
     return zipped(pickled({"fc.weight": claimed}), records={"0": bytes(4 * held)})
 
 
-HOSTILE: dict[str, Hostile] = {
+PICKLES: dict[str, Hostile] = {
     "os.system": Hostile("unsafe_file", lambda: zipped(pickled(Call(os.system, (f"touch {MARKER}",))))),
     "eval": Hostile("unsafe_file", lambda: zipped(pickled(Call(builtins.eval, (f"open('{MARKER}', 'w')",))))),
     "code beside sound weights": Hostile(
@@ -247,9 +232,3 @@ def _plain_zip() -> bytes:
     with zipfile.ZipFile(buffer, "w") as file:
         file.writestr("readme.txt", "hello")
     return buffer.getvalue()
-
-
-if __name__ == "__main__":
-    for number, (name, hostile) in enumerate(HOSTILE.items()):
-        target = Path(sys.argv[1]) / f"{number:02}-{name.replace(' ', '-')}{Path(hostile.filename).suffix}"
-        target.write_bytes(hostile.build())

@@ -100,6 +100,13 @@ def test_a_failed_job_says_why() -> None:
     assert outcome(failed) == "failed - The loss became NaN at step 3. - Lower the rate."
 
 
+def test_a_cancelled_job_is_no_failure() -> None:
+    said = {"code": "cancelled_by_user", "message": "Cancelled by its user in the phase training.", "hint": "Get it."}
+    cancelled: Any = job("cancelled", error=said)
+    assert outcome(cancelled) == "Cancelled by its user in the phase training. Get it."
+    assert outcome(job("cancelled", error=None)) == "cancelled"  # of an older service
+
+
 @pytest.mark.parametrize(
     ("name", "teacher", "value", "shown"),
     [("nme", 0.0431, 0.0512, "error 5.12% (teacher 4.31%)"), ("agreement", 1.0, 0.9125, "agrees 91.2%")],

@@ -6,7 +6,7 @@ import pytest
 from alembic import command
 from sqlalchemy import inspect, select, text
 
-from models import Dataset, Job, JobEvent, Sweep, Teacher, Upload, utcnow
+from models import Dataset, Job, JobEvent, Sweep, Teacher, Upload, db_now, utcnow
 from service import database as database_module
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -65,3 +65,48 @@ def test_jobs_and_their_events_outlast_the_way_down_to_before_sweeps_and_up_agai
         assert (job.sweep_id, job.point) == (None, None)
         assert [event.data for event in session.scalars(select(JobEvent))] == [{"status": "queued"}]
         assert session.scalars(select(Sweep)).all() == []
+
+
+def test_what_waits_already_is_given_its_whole_time_anew() -> None:
+    made: dict[str, Any] = {"upload_id": "up", "filename": "a", "size": 1, "sha256": "", "source_key": "a"}
+    with database_module.begin() as session:
+        session.add(Teacher(id="tch", architecture="resnet8", num_classes=2, in_channels=1, **made))
+        session.add(Dataset(id="ds", format="npz", **made))
+        session.flush()
+        for job_id, status in (("dj_1", "queued"), ("dj_2", "succeeded")):
+            session.add(Job(id=job_id, spec={}, status=status, teacher_id="tch", dataset_id="ds", waiting_since=1.0))
+
+    database_module.migrate("0002")
+    database_module.migrate()
+
+    with database_module.read() as session:
+        now = session.scalar(select(db_now()))
+        since = session.get_one(Job, "dj_1").waiting_since
+        assert now is not None
+        assert since is not None
+        assert 0 <= now - since < 600
+        assert session.get_one(Job, "dj_2").waiting_since is None
+
+
+def test_data_sets_and_their_jobs_outlast_the_way_down_to_before_urls_and_up_again() -> None:
+    made: dict[str, Any] = {"upload_id": "up", "filename": "a", "size": 1, "sha256": "", "source_key": "a"}
+    with database_module.begin() as session:
+        session.add(Teacher(id="tch", architecture="resnet8", num_classes=2, in_channels=1, **made))
+        session.add(Dataset(id="ds", format="npz", **made))
+        session.add(Dataset(id="ds_2", format="npz", url="https://a.example/b", fetch={"received": 1}, **made))
+        session.flush()
+        session.add(Job(id="dj", spec={}, teacher_id="tch", dataset_id="ds"))
+
+    database_module.migrate("0003")
+    with database_module.engine().connect() as connection:
+        columns = {column["name"] for column in inspect(connection).get_columns("datasets")}
+        assert not {"url", "fetch"} & columns
+        assert connection.execute(text("SELECT count(*) FROM jobs")).scalar() == 1
+    database_module.migrate()
+
+    with database_module.read() as session:
+        assert [(each.id, each.url, each.fetch) for each in session.scalars(select(Dataset).order_by(Dataset.id))] == [
+            ("ds", None, None),
+            ("ds_2", None, None),
+        ]
+        assert session.get_one(Job, "dj").dataset_id == "ds"

@@ -6,10 +6,12 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -159,6 +161,39 @@ class _Redis:
     def __exit__(self, *_error: object) -> None:
         self.client.flushdb()
         self.client.close()
+
+
+@pytest.fixture(scope="session")
+def s3_url() -> Iterator[str]:
+    pytest.importorskip("moto")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        url = f"http://127.0.0.1:{port}"
+        end = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(url, timeout=5).close()
+                break
+            assert time.monotonic() < end, "moto's server does not answer"
+            time.sleep(0.1)
+        yield url
+        server.terminate()
+
+
+@pytest.fixture
+def bucket(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An empty bucket `images`, and the credentials for it."""
+    for name, value in {"ACCESS_KEY_ID": "id", "SECRET_ACCESS_KEY": "key", "DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    boto3 = pytest.importorskip("boto3")
+    store = boto3.resource("s3", endpoint_url=s3_url)
+    made = store.create_bucket(Bucket="images")
+    yield made
+    made.objects.delete()
+    made.delete()
 
 
 @pytest.fixture

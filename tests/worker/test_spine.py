@@ -128,6 +128,10 @@ def test_a_cancelled_job_leaves_its_best_student(
     assert time.monotonic() - asked < 10
     assert job.status == "cancelled"
     assert stack.trainers() == []
+    assert job.error is not None
+    assert job.error["code"] == "cancelled_by_user"
+    assert "in the phase training, after" in job.error["message"]
+    assert f"GET /distill/{job_id}/student" in job.error["hint"]
     row = results.get(job_id, name="student.safetensors")
     results.verify(job_id)
     assert row.size > 0
