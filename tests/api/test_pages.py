@@ -221,7 +221,7 @@ def test_a_degraded_job_says_so_until_a_checkpoint_is_written(client: httpx.Clie
     job = client.get(f"/distill/{running.job_id}").json()
     assert (job["status"], job["status_reason"]) == ("running", reason)
     assert client.get(f"/jobs/{running.job_id}/state.json").json()["sentence"].endswith(f". {reason}")
-    assert f"warning {reason}" in " ".join(client.get(f"/distill/{running.job_id}/logs").text.split())
+    assert f"WARNING {reason}" in " ".join(client.get(f"/distill/{running.job_id}/logs").text.split())
 
     running.record(events.Checkpoint(step=6, epoch=2, run="student"))
     assert client.get(f"/distill/{running.job_id}").json()["status_reason"] is None

@@ -23,7 +23,7 @@ BRIEF = {"epochs": 12, "batch_size": 4}
 LONG = {"epochs": 1000, "batch_size": 4}
 # What is tried here lies between worker and trainer: one kind of database will do.
 pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-STALL_SECONDS = 4.0
+STALL_SECONDS = 10.0
 """Short for a test, and longer than a busy machine lets a trainer of tiny networks wait."""
 
 Until = Callable[..., Job]
@@ -55,7 +55,7 @@ def test_a_frozen_trainer_is_killed_and_its_job_goes_on(
 
     stack.trainers()[0].send_signal(signal.SIGSTOP)
 
-    job = until(job_id, lambda j: j.is_terminal, seconds=90)
+    job = until(job_id, lambda j: j.is_terminal, seconds=180)
     assert job.status == "succeeded", job.error
     assert outcomes(job_id) == ["crashed", "succeeded"]
     assert job_views.attempts(job_id)[1].resumed_from_step > 0
@@ -137,7 +137,8 @@ def test_a_trainer_that_stands_still_is_killed_and_tells_what_it_was_at(
     stack: Any, submit: Callable[..., str], until: Until, trouble: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before its first step it is given ten times the seconds of the setting."""
-    monkeypatch.setenv("LIMBECK_STALL_SECONDS", "0.4")
+    monkeypatch.setenv("LIMBECK_STALL_SECONDS", "1.5")
+    monkeypatch.setenv("LIMBECK_MAX_CRASHES", "1")
     trouble.write_text("stand still")
     stack.start_worker()
     job_id = submit()
@@ -145,10 +146,10 @@ def test_a_trainer_that_stands_still_is_killed_and_tells_what_it_was_at(
     job = until(job_id, lambda j: j.is_terminal, seconds=90)
 
     assert job.error is not None
-    assert job.error["message"] == "The trainer took no step for 4 s and was killed."
+    assert job.error["message"] == "The trainer took no step for 15 s and was killed."
     assert any("in stand_still" in line for line in job.error["log_excerpt"])
     assert any("in main" in line for line in job.error["log_excerpt"])
-    assert outcomes(job_id) == ["crashed"] * 3
+    assert outcomes(job_id) == ["crashed"]
 
 
 @pytest.fixture
