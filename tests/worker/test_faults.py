@@ -153,33 +153,61 @@ def test_a_trainer_that_stands_still_is_killed_and_tells_what_it_was_at(
 
 
 @pytest.fixture
-def work_disk(stack: Any) -> Iterator[Path]:
-    """A file system of 8 MB for the work folders."""
-    folder = settings.settings().work_dir
-    folder.mkdir(parents=True)
-    try:
-        mounted = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True, check=False
-        )
-    except FileNotFoundError:
-        mounted = None
-    if mounted is None or mounted.returncode != 0:
-        pytest.skip("no file system may be mounted here")
-    yield folder
+def small_disk(stack: Any) -> Iterator[Callable[[Path], Path]]:
+    """Put a file system of 8 MB in the place of a folder; the answer is a file to fill it up with."""
+    mounted: list[Path] = []
+
+    def mount(folder: Path) -> Path:
+        folder.mkdir(parents=True)
+        command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder]
+        try:
+            done = subprocess.run(command, capture_output=True, check=False)
+        except FileNotFoundError:
+            done = None
+        if done is None or done.returncode != 0:
+            pytest.skip("no file system may be mounted here")
+        mounted.append(folder)
+        return folder / "ballast"
+
+    yield mount
     stack.stop()
-    subprocess.run(["umount", "--lazy", folder], check=True)
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def test_a_full_disk_leaves_a_job_degraded_until_there_is_room(
-    stack: Any, submit: Callable[..., str], until: Until, work_disk: Path
-) -> None:
-    stack.start_worker()
-    job_id = submit(epochs=40, batch_size=4)
-    until(job_id, trained)
-    ballast = work_disk / "ballast"
+def fill(ballast: Path) -> None:
     with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
         while file.write(bytes(4096)):
             pass
+
+
+def test_a_full_store_leaves_out_what_it_cannot_hold_and_takes_what_comes_later(
+    stack: Any, submit: Callable[..., str], until: Until, small_disk: Callable[[Path], Path]
+) -> None:
+    ballast = small_disk(settings.settings().artifacts_dir)
+    stack.start_worker()
+    job_id = submit(epochs=20, batch_size=4)
+    until(job_id, lambda j: j.status == "running")
+    fill(ballast)
+
+    until(job_id, lambda _: any("student.safetensors could not be stored" in each for each in warnings(job_id)))
+    assert results.listing(job_id) == []
+    ballast.unlink()
+
+    job = until(job_id, lambda j: j.is_terminal)
+    assert job.status == "succeeded", job.error
+    assert outcomes(job_id) == ["succeeded"]
+    assert student(job_id)
+
+
+def test_a_full_disk_leaves_a_job_degraded_until_there_is_room(
+    stack: Any, submit: Callable[..., str], until: Until, small_disk: Callable[[Path], Path]
+) -> None:
+    ballast = small_disk(settings.settings().work_dir)
+    stack.start_worker()
+    job_id = submit(epochs=40, batch_size=4)
+    until(job_id, trained)
+    fill(ballast)
 
     job = until(job_id, lambda j: "No checkpoint" in (j.status_reason or ""))
     assert job.status == "running"
