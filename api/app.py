@@ -9,11 +9,11 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from starlette.staticfiles import StaticFiles
 
-from api import __version__, errors, openapi
+from api import errors, openapi
 from api.middleware import BodyLimit, RequestContext
 from api.pages.routes import router as pages
-from api.routes import artifacts, catalog, datasets, distill, events, health, sweeps, teachers, uploads
-from service import logs
+from api.routes import artifacts, catalog, datasets, distill, events, health, queue, sweeps, teachers, uploads, wishes
+from service import __version__, logs
 
 _STATIC = Path(__file__).resolve().parent / "pages" / "static"
 _DESCRIPTION = """Post a trained vision network, get a small one with the evidence that it is good.
@@ -46,7 +46,7 @@ def create_app() -> FastAPI:
     app.add_middleware(RequestContext)
     api = APIRouter()
     # Sweeps before jobs, or the word `sweep` would be taken for a job's id.
-    for module in (sweeps, distill, events, artifacts, uploads, teachers, datasets, catalog, health):
+    for module in (sweeps, distill, wishes, events, artifacts, uploads, teachers, datasets, catalog, queue, health):
         api.include_router(module.router)
     app.include_router(api)
     app.include_router(api, prefix="/v1", include_in_schema=False)

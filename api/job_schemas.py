@@ -24,7 +24,10 @@ class QueueSchema(Schema):
     """1 is next."""
     waiting_for: str | None
     """teacher or dataset while that is being checked, else worker."""
-    estimated_start_at: datetime | None = None
+    reason: str
+    """The same in words, such as "2 jobs are before it" or "no live worker has a GPU"."""
+    estimated_start_at: datetime | None
+    """From what runs now and how long the last jobs took; null where that does not tell."""
 
 
 class ProgressSchema(Schema):
@@ -75,13 +78,18 @@ class JobLinks(Schema):
     student: str
     report: str
     cancel: str
+    pause: str
+    resume: str
+    retry: str
+    clone: str
     web: str
 
     @classmethod
     def of(cls, job_id: str) -> JobLinks:
         here = f"/distill/{job_id}"
-        names = ("events", "metrics", "logs", "artifacts", "student", "report", "cancel")
-        return cls(self=here, web=f"/jobs/{job_id}", **{name: f"{here}/{name}" for name in names})
+        names = ("events", "metrics", "logs", "artifacts", "student", "report")
+        wishes = ("cancel", "pause", "resume", "retry", "clone")
+        return cls(self=here, web=f"/jobs/{job_id}", **{name: f"{here}/{name}" for name in (*names, *wishes)})
 
 
 class JobSummary(Schema):
@@ -91,7 +99,7 @@ class JobSummary(Schema):
     object: Literal["distill.job"] = "distill.job"
     name: str
     status: str
-    """queued, running, cancelling, succeeded, failed or cancelled."""
+    """queued, running, pausing, paused, cancelling, succeeded, failed or cancelled."""
     is_terminal: bool
     phase: str | None
     """While running: preparing, training, evaluating, exporting."""
@@ -118,6 +126,8 @@ class JobSummary(Schema):
     metadata: dict[str, str]
     sweep_id: str | None
     """The sweep that made it, if one did: GET /distill/sweep/{id}."""
+    made_from: str | None
+    """The job that it retries or is a clone of."""
 
     @classmethod
     def of(cls, job: Job) -> JobSummary:
@@ -135,13 +145,13 @@ class JobSchema(JobSummary):
 
     @classmethod
     def full(
-        cls, job: Job, *, position: int | None, transitions: Sequence[JobEvent], attempts: Sequence[Attempt]
+        cls, job: Job, *, queue: QueueSchema | None, transitions: Sequence[JobEvent], attempts: Sequence[Attempt]
     ) -> JobSchema:
         fields = _summary(job)
         return cls(
             **fields,
             estimated_finish_at=_finish_at(fields["progress"], attempts) if job.status == JobStatus.RUNNING else None,
-            queue=QueueSchema(position=position, waiting_for=waiting_for(job)) if position is not None else None,
+            queue=queue,
             transitions=[_transition(event) for event in transitions],
             attempts=[AttemptSchema.model_validate(attempt) for attempt in attempts],
         )
@@ -170,6 +180,7 @@ def _summary(job: Job) -> dict[str, Any]:
         "links": JobLinks.of(job.id),
         "metadata": job.labels,
         "sweep_id": job.sweep_id,
+        "made_from": job.made_from,
     }
 
 

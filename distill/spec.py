@@ -60,6 +60,11 @@ DatasetFormat = Literal[
 ]
 
 
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+]
+
+
 def public_part(url: str) -> str:
     """A URL without what may be a secret: user, password, query (signatures stand there) and fragment."""
     try:
@@ -272,6 +277,8 @@ class TrainingSpec(Spec):
     views: Annotated[int, Field(ge=1, le=1024)] | Literal["auto", "fresh"] = "auto"
     """How many augmented views of each image are used; the teacher sees each once. fresh: new ones each epoch."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: what the worker that takes the job has. cuda: the job waits for a worker that has it."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     baseline: bool = True
     """Also train the same student on labels alone with the same budget, for comparison."""
@@ -325,6 +332,8 @@ class DistillSpec(Spec):
     recipe: str | None = Field(default=None, max_length=100)
     """An id from GET /recipes: gives the student, the method and the training where the request does not."""
     name: str = Field(default="", max_length=200)
+    priority: Literal["low", "normal", "high"] = "normal"
+    """Which of two waiting jobs is taken first; within one priority the older."""
     teacher: TeacherRef
     student: StudentSpec
     dataset: DatasetRef
@@ -334,9 +343,7 @@ class DistillSpec(Spec):
     training: TrainingSpec = TrainingSpec()
     outputs: list[Literal["safetensors", "connector"]] = Field(default=["safetensors"], max_length=2)
     """connector: also the connector and the teacher's head, for further work on the features."""
-    metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] = Field(
-        default={}, max_length=16
-    )
+    metadata: Metadata = Field(default={})
 
     @model_validator(mode="before")
     @classmethod

@@ -4,7 +4,7 @@ from models.artifact import Artifact
 from models.base import Table, db_now, utcnow
 from models.event import JobEvent
 from models.inputs import Dataset, InputStatus, Teacher
-from models.job import HELD, TERMINAL, Attempt, Job, JobStatus
+from models.job import HELD, TERMINAL, Attempt, Job, JobStatus, Priority
 from models.outbox import OutboxMessage
 from models.sweep import Sweep
 from models.upload import Upload
@@ -21,6 +21,7 @@ __all__ = [
     "JobEvent",
     "JobStatus",
     "OutboxMessage",
+    "Priority",
     "Sweep",
     "Table",
     "Teacher",

@@ -3,43 +3,47 @@
 from __future__ import annotations
 
 from datetime import datetime
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any
 
-from sqlalchemy import Float, ForeignKey, Index, String, Text, text
+from sqlalchemy import BigInteger, Float, ForeignKey, Index, String, Text, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Json, Table, Utc, db_now, utcnow
 
 
 class JobStatus(StrEnum):
-    """queued -> running -> succeeded | failed; cancelling -> cancelled. New values may come."""
+    """queued -> running -> succeeded | failed; cancelling -> cancelled; pausing -> paused -> queued. More may come."""
 
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
     CANCELLING = "cancelling"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
 
 
+class Priority(IntEnum):
+    """Which of two waiting jobs comes first."""
+
+    LOW = -1
+    NORMAL = 0
+    HIGH = 1
+
+
 TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})
-HELD = (JobStatus.RUNNING, JobStatus.CANCELLING)
+HELD = (JobStatus.RUNNING, JobStatus.PAUSING, JobStatus.CANCELLING)
 """A worker holds the job's lease."""
+_UNFINISHED = text("status IN ('queued', 'running', 'pausing', 'paused', 'cancelling')")
 
 
 class Job(Table):
     """A job's whole state; every change of it by a worker is guarded by ``fence``."""
 
     __tablename__ = "jobs"
-    __table_args__ = (
-        Index(
-            "ix_jobs_unfinished",
-            "status",
-            sqlite_where=text("status IN ('queued', 'running', 'cancelling')"),
-            postgresql_where=text("status IN ('queued', 'running', 'cancelling')"),
-        ),
-    )
+    __table_args__ = (Index("ix_jobs_unfinished", "status", sqlite_where=_UNFINISHED, postgresql_where=_UNFINISHED),)
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     name: Mapped[str] = mapped_column(String(200), default="")
@@ -54,6 +58,8 @@ class Job(Table):
     teacher_id: Mapped[str] = mapped_column(ForeignKey("teachers.id"))
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
     sweep_id: Mapped[str | None] = mapped_column(ForeignKey("sweeps.id"), index=True)
+    made_from: Mapped[str | None] = mapped_column(String(40))
+    """The job that this one retries or is a clone of; that one may be deleted."""
     point: Mapped[list[dict[str, Any]] | None] = mapped_column(Json)
     """Where in its sweep it stands: ``path``, ``label`` and ``value`` of each axis, in the order of the axes."""
 
@@ -66,7 +72,11 @@ class Job(Table):
     """When a message about the job was last put into the outbox; None while its inputs are not ready."""
     waiting_since: Mapped[float | None] = mapped_column(Float(53), default=db_now())
     """When it last came into the queue, by the database's clock."""
-    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    priority: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Higher comes first in the queue."""
+    needs_gpu: Mapped[bool] = mapped_column(default=False, server_default=false())
+    needs_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    """Of memory on the device, at least, as far as the plan tells."""
     crash_count: Mapped[int] = mapped_column(default=0)
     crash_step: Mapped[int] = mapped_column(default=-1)
     runtime_seconds: Mapped[float] = mapped_column(Float(53), default=0.0)

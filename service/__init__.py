@@ -1,1 +1,3 @@
 """What the API and the worker share."""
+
+__version__ = "0.1.0"

@@ -10,7 +10,7 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from distill.spec import DistillSpec
-from models import Job, JobStatus, OutboxMessage, db_now, utcnow
+from models import Job, JobStatus, OutboxMessage, Priority, db_now, utcnow
 from service.ids import new_id
 from service.job_log import say, state
 from service.plans import Plan
@@ -29,6 +29,9 @@ def new_job(spec: DistillSpec, plan: Plan, **columns: Any) -> Job:
         facts=plan.facts,
         config_resolved=plan.resolved.model_dump(mode="json") if plan.resolved is not None else None,
         status_reason=plan.waiting_for and f"waiting for the {plan.waiting_for} to be checked",
+        priority=Priority[spec.priority.upper()],
+        needs_gpu=spec.training.device == "cuda",
+        needs_bytes=plan.needs_bytes,
         last_seq=0,
         version=1,
         **columns,

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from models import TERMINAL, Attempt, Job, JobEvent, JobStatus
-from service import database
+from service import database, turns
 from service.errors import NotFound
 
 
@@ -104,11 +104,7 @@ def position(job: Job) -> int | None:
     """How many jobs are before a waiting one, plus one; None when it does not wait."""
     if job.status != JobStatus.QUEUED:
         return None
-    with database.read() as session:
-        ahead = session.scalar(
-            select(func.count()).select_from(Job).where(Job.status == JobStatus.QUEUED, Job.queued_at < job.queued_at)
-        )
-    return (ahead or 0) + 1
+    return turns.before(job) + 1
 
 
 def series(

@@ -28,34 +28,39 @@ from models import (
     db_now,
     utcnow,
 )
-from service import database, plans, starts
-from service.errors import Conflict, Fenced, Invalid, NotFound
+from service import database, plans, starts, turns
+from service.errors import Fenced, Invalid
 from service.idempotency import digest_of, replay
 from service.intake import new_job, take_in
 from service.job_log import apply, say, state, touch
 from service.settings import settings
-from service.transitions import close_attempt, end, end_cancelled, end_unheard, requeue, ring
+from service.transitions import close_attempt, end, end_cancelled, end_unheard, requeue, ring, set_aside
 
 _RUNG_AT_ONCE = 10
 _SETTLED_AT_ONCE = 100
 
 
-def submit(spec: DistillSpec, *, idempotency_key: str | None = None) -> Job:
+def submit(spec: DistillSpec, *, idempotency_key: str | None = None, made_from: str | None = None) -> Job:
     """Accept a request: the job, and the message that will ring for it, in one transaction.
+
+    Args:
+        spec: the request.
+        idempotency_key: the same key and request is the same job.
+        made_from: the job that this one repeats.
 
     Raises:
         Invalid: the request does not fit its inputs, or the idempotency key came with another body.
     """
     digest = digest_of(spec)
     try:
-        return _submit(spec, idempotency_key, digest)
+        return _submit(spec, idempotency_key, digest, made_from)
     except IntegrityError:
         # Between our look and our insert a twin of this request came with its key, or an input was deleted:
         # the second look finds either.
-        return _submit(spec, idempotency_key, digest)
+        return _submit(spec, idempotency_key, digest, made_from)
 
 
-def _submit(spec: DistillSpec, idempotency_key: str | None, digest: str) -> Job:
+def _submit(spec: DistillSpec, idempotency_key: str | None, digest: str, made_from: str | None) -> Job:
     brought = plans.bring(spec)
     with database.begin() as session:
         if idempotency_key is not None:
@@ -64,7 +69,7 @@ def _submit(spec: DistillSpec, idempotency_key: str | None, digest: str) -> Job:
                 return replay(earlier, digest=digest)
         plan = plans.make(session, spec, brought=brought)
         kept = {"idempotency_key": idempotency_key, "idempotency_digest": digest} if idempotency_key else {}
-        job = new_job(spec, plan, **kept)
+        job = new_job(spec, plan, made_from=made_from, **kept)
         take_in(session, [(job, plan)])
     return job
 
@@ -116,6 +121,7 @@ def _settle(session: Session, job: Job) -> None:
         end(session, job, JobStatus.FAILED, error=invalid.errors[0].as_json())
         return
     job.facts, job.config_resolved, job.status_reason = plan.facts, _dump(plan.resolved), None
+    job.needs_bytes = plan.needs_bytes
     touch(job)
     ring(session, job)
 
@@ -180,8 +186,8 @@ def claim(job_id: str, *, owner: str) -> Claim | None:
         )
 
 
-def heartbeat(job_id: str, *, fence: int) -> bool:
-    """Renew the lease; whether the user wants the job cancelled.
+def heartbeat(job_id: str, *, fence: int) -> str:
+    """Renew the lease; the job's status, which tells whether its user wants it paused or cancelled.
 
     Raises:
         Fenced: the job is another attempt's, or ended.
@@ -192,11 +198,11 @@ def heartbeat(job_id: str, *, fence: int) -> bool:
         session.execute(
             update(Attempt).where(Attempt.job_id == job_id, Attempt.n == job.attempt).values(heartbeat_at=utcnow())
         )
-        return job.cancel_requested
+        return job.status
 
 
-def record(job_id: str, *, fence: int, batch: Sequence[events.Event]) -> bool:
-    """Write what training yielded; whether the user wants the job cancelled.
+def record(job_id: str, *, fence: int, batch: Sequence[events.Event]) -> str:
+    """Write what training yielded; the job's status, as :func:`heartbeat` tells it.
 
     Raises:
         Fenced: the job is another attempt's, or ended; nothing was written.
@@ -206,7 +212,7 @@ def record(job_id: str, *, fence: int, batch: Sequence[events.Event]) -> bool:
         for event in batch:
             apply(session, job, event)
         touch(job)
-        return job.cancel_requested
+        return job.status
 
 
 def finish(job_id: str, *, fence: int) -> None:
@@ -233,31 +239,34 @@ def fail(job_id: str, *, fence: int, error: dict[str, Any]) -> None:
         end(session, job, JobStatus.FAILED, error=error)
 
 
-def release(job_id: str, *, fence: int) -> None:
-    """The worker stops in good order: the job is queued again, and the attempt is not held against it.
+def release(job_id: str, *, fence: int) -> str:
+    """The trainer has stopped in good order: as its user wished, or else since the worker stops; the job's new status.
+
+    Without a wish the job is queued again, and the attempt is not held against it.
 
     Raises:
         Fenced: the job is another attempt's, or ended.
     """
     with database.begin() as session:
         job = _held(session, job_id, fence)
-        close_attempt(session, job, "released")
-        if job.cancel_requested:
-            end_cancelled(session, job)
-        else:
+        close_attempt(session, job, _OUTCOMES[JobStatus(job.status)])
+        if not _fulfil(session, job):
             requeue(session, job, "its worker was stopped; it goes on from its checkpoint")
+        return job.status
 
 
-def confirm_cancelled(job_id: str, *, fence: int) -> None:
-    """The trainer has stopped because the user asked for it.
+_OUTCOMES = {JobStatus.RUNNING: "released", JobStatus.PAUSING: "paused", JobStatus.CANCELLING: "cancelled"}
 
-    Raises:
-        Fenced: the job is another attempt's, or ended.
-    """
-    with database.begin() as session:
-        job = _held(session, job_id, fence)
-        close_attempt(session, job, "cancelled")
+
+def _fulfil(session: Session, job: Job) -> bool:
+    """Do what the job's user asked for, now that no trainer is at work on it; False when that is nothing."""
+    if job.status == JobStatus.CANCELLING:
         end_cancelled(session, job)
+    elif job.status == JobStatus.PAUSING:
+        set_aside(session, job)
+    else:
+        return False
+    return True
 
 
 def crashed(job_id: str, *, fence: int, error: dict[str, Any]) -> None:
@@ -275,40 +284,13 @@ def _crash(session: Session, job: Job, error: dict[str, Any]) -> None:
     job.crash_count = 1 if progressed else job.crash_count + 1
     job.crash_step = job.step
     close_attempt(session, job, "crashed")
-    if job.cancel_requested:
-        end_cancelled(session, job)
-    elif job.crash_count >= settings().max_crashes:
+    if _fulfil(session, job):
+        return
+    if job.crash_count >= settings().max_crashes:
         end(session, job, JobStatus.FAILED, error=error)
     else:
         say(session, job, "log", {"level": "warning", "message": error["message"]})
         requeue(session, job, error["message"])
-
-
-def cancel(job_id: str) -> Job:
-    """Ask for a job's end: at once while it waits, soon while it runs; asking again is no error.
-
-    Raises:
-        NotFound: no such job.
-        Conflict: it has ended otherwise.
-    """
-    with database.begin() as session:
-        job = session.get(Job, job_id, with_for_update=True)
-        if job is None:
-            raise NotFound(f"No job {job_id!r}.", hint="GET /distill lists the jobs.")
-        ask_to_end(session, job)
-        if job.is_terminal and job.status != JobStatus.CANCELLED:
-            raise Conflict(f"Job {job_id!r} is {job.status}.", hint="Only a waiting or running job can be cancelled.")
-    return job
-
-
-def ask_to_end(session: Session, job: Job) -> None:
-    """Cancel a locked job: at once while it waits, soon while it runs; one that has ended stays as it is."""
-    if job.status == JobStatus.QUEUED:
-        end_cancelled(session, job)
-    elif job.status == JobStatus.RUNNING:
-        job.status, job.cancel_requested = JobStatus.CANCELLING, True
-        touch(job)
-        say(session, job, "status", state(job))
 
 
 def sweep() -> int:
@@ -327,17 +309,12 @@ def sweep() -> int:
             )
             _crash(session, job, {**error.as_json(), "retryable": True})
         # Only the next in turn: ringing for all would fill the broker behind a long job, or a long sweep.
-        in_turn = (
-            select(Job.id)
-            .where(Job.status == JobStatus.QUEUED, Job.dispatched_at.is_not(None))
-            .order_by(Job.queued_at, Job.id)
-            .limit(_RUNG_AT_ONCE)
-        )
+        in_turn = select(turns.waiting().limit(_RUNG_AT_ONCE).subquery().c.id)
         unheard = session.scalars(
             select(Job)
             .where(Job.id.in_(in_turn), Job.dispatched_at < db_now() - settings().redispatch_seconds)
             .where(Job.status == JobStatus.QUEUED)
-            .order_by(Job.queued_at, Job.id)
+            .order_by(*turns.ORDER)
             .with_for_update(skip_locked=True)
         ).all()
         for job in unheard:

@@ -53,6 +53,11 @@ class Plan:
         return {"images_bytes": data.image_bytes, "teacher_features_bytes": features}
 
     @property
+    def needs_bytes(self) -> int:
+        """Of memory on the training device, at least; 0 while that is not known."""
+        return sum((self.memory or {}).values())
+
+    @property
     def warnings(self) -> list[str]:
         """What the figures leave out."""
         settings = None if self.resolved is None else settings_of(self.resolved.method)

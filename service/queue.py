@@ -70,6 +70,16 @@ def relay(*, limit: int = 100) -> int:
     return len(sent)
 
 
+def stop_listening(worker: str) -> None:
+    """Tell a worker of this broker to take no more messages."""
+    celery.control.cancel_consumer(QUEUE, destination=[node(worker)])
+
+
+def node(worker: str) -> str:
+    """What Celery calls a worker."""
+    return f"{worker}@limbeck"
+
+
 def ping() -> None:
     """Raise when the broker does not answer."""
     if not settings().broker_url:

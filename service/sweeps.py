@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from distill.errors import DistillError, InputError
 from distill.spec import DistillSpec
 from models import TERMINAL, Job, Sweep
-from service import database, jobs, plans
+from service import database, plans, wishes
 from service.errors import Invalid, NotFound
 from service.idempotency import digest_of, replay
 from service.ids import new_id
@@ -152,7 +152,7 @@ def cancel(sweep_id: str) -> int:
             select(Job).where(Job.sweep_id == sweep_id, Job.status.not_in(TERMINAL)).order_by(Job.id).with_for_update()
         ).all()
         for job in unfinished:
-            jobs.ask_to_end(session, job)
+            wishes.ask_to_end(session, job)
     return len(unfinished)
 
 

@@ -26,7 +26,23 @@ def requeue(session: Session, job: Job, reason: str) -> None:
     _stamp(session, job, waiting_since=db_now())
     touch(job)
     say(session, job, "status", state(job))
-    ring(session, job)
+    if job.config_resolved is not None:  # else it is rung for when its inputs are checked
+        ring(session, job)
+
+
+def set_aside(session: Session, job: Job) -> None:
+    """Out of the queue, or out of a worker's hands, until its user wants it to go on."""
+    job.status, job.phase, job.status_reason = JobStatus.PAUSED, None, "paused by its user"
+    job.owner, job.lease_until = None, None
+    touch(job)
+    say(session, job, "status", state(job))
+
+
+def wish(session: Session, job: Job, status: JobStatus) -> None:
+    """Tell the worker that has the job what its user wants of it."""
+    job.status = status
+    touch(job)
+    say(session, job, "status", state(job))
 
 
 def _stamp(session: Session, job: Job, **columns: Any) -> None:

@@ -13,7 +13,7 @@ from ulid import ULID
 
 from service import queue, workers
 from service.logs import configure
-from worker import sweeper, tasks
+from worker import facts, sweeper, tasks
 
 __all__ = ["app", "start_worker"]
 
@@ -26,10 +26,11 @@ def start_worker() -> None:
     celery = queue.configure()
     name = f"{socket.gethostname()}-{os.getpid()}-{str(ULID())[-6:]}"
     tasks.identity["name"] = name
-    workers.seen(name, facts={})
+    tasks.identity["facts"] = facts.collect()
+    workers.seen(name, facts=tasks.identity["facts"])
     queue.on_shutdown(_stop)
     duties = sweeper.start(name, stopping=tasks.stopping)
-    arguments = ["--pool", "threads", "--concurrency", "1", "--loglevel", "WARNING", "--hostname", f"{name}@limbeck"]
+    arguments = ["--pool", "threads", "--concurrency", "1", "--loglevel", "WARNING", "--hostname", queue.node(name)]
     arguments += ["--without-gossip", "--without-mingle", "--queues", queue.QUEUE]
     try:
         celery.worker_main(["--quiet", "worker", *arguments])

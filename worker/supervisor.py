@@ -15,6 +15,7 @@ from typing import Any
 
 from distill import events
 from distill.errors import DistillError, InputError
+from models import TERMINAL, JobStatus
 from service import jobs, results, teacher_files
 from service.artifacts import store
 from service.errors import Fenced
@@ -28,8 +29,8 @@ from worker.watchdog import Watchdog
 log = logger(__name__)
 
 _POLL_SECONDS = 0.2
-_CANCEL_POLL_SECONDS = 1.0
-_CANCEL_GRACE_SECONDS = 8.0
+_WISH_POLL_SECONDS = 1.0
+_WISH_GRACE_SECONDS = 8.0
 _DUMP_SECONDS = 1.0
 _BATCH = 200
 _START = "/student/init"
@@ -51,7 +52,8 @@ class Supervisor:
         self.workdir = self.folder / f"attempt-{claim.fence:06d}"
         self.workdir.mkdir(parents=True, exist_ok=True)
         self._inherit()
-        self.cancelling = False
+        self.wished = False
+        """Whether the job's user wants it paused or cancelled."""
         self.overdue = False
         self.failure: dict[str, Any] | None = None
         self.finished = False
@@ -119,7 +121,7 @@ class Supervisor:
         code = child.wait()
         if answers and "error" in answers[-1]:
             self.failure = {**answers[-1]["error"], "param": _START}
-        elif answers and not (self.cancelling or self.overdue or self.stopping.is_set()):
+        elif answers and not (self.wished or self.overdue or self.stopping.is_set()):
             return target
         self._conclude(code, child.log_excerpt(), stopped=True, crash=_unreadable(code))
         return None
@@ -176,7 +178,7 @@ class Supervisor:
             "dataset_path": str(store().local_path(claim.dataset.key).resolve()),
             "start_path": str(store().local_path(claim.start_key).resolve()) if claim.start_key is not None else None,
             "workdir": str(self.workdir.resolve()),
-            "device": settings().device,
+            "device": settings().device if claim.spec.training.device == "auto" else claim.spec.training.device,
             "recorded_step": claim.recorded_step,
             "threads": settings().trainer_threads or _threads(),
         }
@@ -220,8 +222,10 @@ class Supervisor:
 
     def _record(self, batch: list[events.Event]) -> None:
         if batch:
-            wanted = jobs.record(self.claim.job_id, fence=self.claim.fence, batch=batch)
-            self.cancelling = self.cancelling or wanted
+            self._listen(jobs.record(self.claim.job_id, fence=self.claim.fence, batch=batch))
+
+    def _listen(self, status: str) -> None:
+        self.wished = self.wished or status != JobStatus.RUNNING
 
     def _keep(self, event: events.Artifact) -> None:
         path = Path(event.path)
@@ -243,11 +247,11 @@ class Supervisor:
     def _keep_lease(self) -> None:
         """Renew in time; a worker that cannot must assume that the job is given to another."""
         now = time.monotonic()
-        if now - self.asked < _CANCEL_POLL_SECONDS:
+        if now - self.asked < _WISH_POLL_SECONDS:
             return
         self.asked = now
         try:
-            wanted = jobs.heartbeat(self.claim.job_id, fence=self.claim.fence)
+            status = jobs.heartbeat(self.claim.job_id, fence=self.claim.fence)
         except Fenced:
             raise
         except Exception as error:
@@ -256,17 +260,17 @@ class Supervisor:
                 raise Fenced(self.claim.job_id) from error
             return
         self.renewed = now
-        self.cancelling = self.cancelling or wanted
+        self._listen(status)
 
     def _mind(self, child: Child) -> None:
         """Ask the trainer to stop when it is to, and end it when it does not."""
         now = time.monotonic()
         self.overdue = self.overdue or now > self.deadline
-        if not (self.cancelling or self.overdue or self.stopping.is_set()):
+        if not (self.wished or self.overdue or self.stopping.is_set()):
             return
         if self.kill_at is None:
             child.stop()
-            grace = _CANCEL_GRACE_SECONDS if self.cancelling else settings().stop_grace_seconds
+            grace = _WISH_GRACE_SECONDS if self.wished else settings().stop_grace_seconds
             self.kill_at = now + grace
         elif now > self.kill_at:
             child.kill()
@@ -279,8 +283,9 @@ class Supervisor:
                 jobs.fail(job_id, fence=fence, error={**self.failure, "log_excerpt": excerpt})
             elif self.finished and code == 0:
                 self._finish()
-            elif self.cancelling:
-                jobs.confirm_cancelled(job_id, fence=fence)
+            elif self.wished:
+                if jobs.release(job_id, fence=fence) not in TERMINAL:
+                    return
             elif self.overdue:
                 jobs.fail(job_id, fence=fence, error=_overdue(self.claim).as_json())
             elif stopped and self.stopping.is_set():

@@ -5,7 +5,7 @@ worker lives.
 from __future__ import annotations
 
 import os
-import socket
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from service import jobs, queue, workers
 from service.artifacts import store
 from service.logs import logger
 from service.settings import settings
+from worker import tasks
 from worker.fetcher import fetch_next
 from worker.holding import clear_folders
 from worker.preparer import prepare_next
@@ -28,15 +29,14 @@ _MAX_BACK_OFF_SECONDS = 10.0
 
 def start(name: str, *, stopping: threading.Event) -> list[threading.Thread]:
     """Start the duties, each in a thread of its own: a frozen broker must not hold up a lease."""
-    facts = {"host": socket.gethostname(), "pid": os.getpid(), "cores": os.cpu_count()}
     sweep_seconds = settings().sweep_seconds
     duties: dict[str, tuple[float, Callable[[], object]]] = {
         "relay": (_RELAY_SECONDS, queue.relay),
         "sweep": (sweep_seconds, sweep),
         "prepare": (_PREPARE_SECONDS, lambda: prepare_next(name, stopping=stopping)),
+        "seen": (sweep_seconds, lambda: _be_seen(name)),
         "fetch": (_PREPARE_SECONDS, lambda: fetch_next(name, stopping=stopping)),
         "tidy": (_TIDY_SECONDS, lambda: store().tidy()),
-        "seen": (sweep_seconds, lambda: workers.seen(name, facts=facts)),
     }
     threads = [
         threading.Thread(target=_repeat, args=(duty, work, pause, stopping), name=duty, daemon=True)
@@ -52,6 +52,18 @@ def sweep() -> int:
     touched."""
     clear_folders()
     return jobs.sweep() + jobs.settle_waiting() + jobs.time_out()
+
+
+def _be_seen(name: str) -> None:
+    """Say that the worker lives; one that drains stops once it is idle."""
+    if not workers.seen(name, facts=tasks.identity["facts"]):
+        return
+    if not tasks.draining.is_set():
+        tasks.draining.set()
+        queue.stop_listening(name)
+        log.info("the worker drains: it ends its job, and takes no more", worker=name)
+    if not tasks.busy.locked():
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _repeat(duty: str, work: Callable[[], object], pause: float, stopping: threading.Event) -> None:

@@ -27,6 +27,10 @@ def sentence(job: Job, *, position: int | None = None) -> str:
             return _waiting(job, position)
         case JobStatus.RUNNING:
             return _running(job)
+        case JobStatus.PAUSING:
+            return "Pausing: a checkpoint is written"
+        case JobStatus.PAUSED:
+            return "Paused" + (f" after {_epochs(job)}" if job.metrics.get("last") else "; it has not begun")
         case JobStatus.CANCELLING:
             return "Stopping; the best student so far is kept"
         case JobStatus.SUCCEEDED:

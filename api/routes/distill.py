@@ -1,4 +1,4 @@
-"""Jobs: create, list, read, cancel."""
+"""Jobs: create, list, read."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from starlette.concurrency import run_in_threadpool
 
 from api.deps import After, Before, IfNoneMatch, JobId, PageSize, etag_matches, idempotency_key, json_answer
 from api.estimate_schemas import EstimateSchema
-from api.job_schemas import JobSchema, JobSummary, PlanSchema
+from api.job_schemas import JobSchema, JobSummary, PlanSchema, QueueSchema, waiting_for
 from api.schemas import Listing
 from distill.spec import DistillSpec
 from models import Job, JobStatus
-from service import job_views, jobs
+from service import job_views, jobs, queue_views, turns
 
 router = APIRouter(prefix="/distill", tags=["jobs"])
 _POLL_SECONDS = 0.25
@@ -98,27 +98,24 @@ async def get_job(
     return Response(body, media_type="application/json", headers=headers)
 
 
-@router.post(
-    "/{job_id}/cancel",
-    status_code=202,
-    response_model=JobSchema,
-    responses={200: {"model": JobSchema, "description": "It was cancelled before."}},
-)
-def cancel_job(job_id: JobId) -> Response:
-    """End a job; its best student so far is kept."""
-    was_cancelled = job_views.get(job_id).status == JobStatus.CANCELLED
-    jobs.cancel(job_id)
-    return json_answer(read(job_views.get(job_id)), status=200 if was_cancelled else 202)
-
-
 def read(job: Job) -> JobSchema:
     """The job in full."""
     return JobSchema.full(
         job,
-        position=job_views.position(job),
+        queue=queue_of(job),
         transitions=job_views.events(job.id, types=["status"], newest=True),
         attempts=job_views.attempts(job.id),
     )
+
+
+def queue_of(job: Job) -> QueueSchema | None:
+    """A waiting job's place, and why it waits; None when it does not."""
+    if job.status != JobStatus.QUEUED:
+        return None
+    wanted, before = waiting_for(job), turns.before(job)
+    why = f"its {wanted} is being checked" if wanted != "worker" else queue_views.reason(job, before=before)
+    start = queue_views.estimated_start(before) if wanted == "worker" else None
+    return QueueSchema(position=before + 1, waiting_for=wanted, reason=why, estimated_start_at=start)
 
 
 def _rendered(job_id: str) -> tuple[Job, bytes, str]:

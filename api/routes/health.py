@@ -10,10 +10,9 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from api import __version__
 from api.deps import json_answer
 from api.schemas import Alive, Check, Readiness, Version
-from service import database, queue, workers
+from service import __version__, database, queue, workers
 from service.settings import settings
 
 router = APIRouter(tags=["health"])

@@ -13,12 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
-from api import __version__, openapi
+from api import openapi
 from api.app import create_app
 from api.problems import CODES
 from distill import architectures
 from distill.spec import DistillSpec
-from service import workers
+from service import __version__, workers
 from service.settings import settings
 
 ROOT = Path(__file__).resolve().parents[2]

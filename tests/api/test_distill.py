@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from distill import events
-from service import job_views, jobs
+from service import job_views, jobs, wishes
 
 Body = dict[str, Any]
 
@@ -26,7 +26,12 @@ class TestCreate:
         assert answer.status_code == 202
         assert answer.headers["location"] == f"/distill/{job['id']}"
         assert (job["object"], job["status"], job["is_terminal"]) == ("distill.job", "queued", False)
-        assert job["queue"] == {"position": 1, "waiting_for": "worker", "estimated_start_at": None}
+        assert job["queue"] == {
+            "position": 1,
+            "waiting_for": "worker",
+            "reason": "no worker is alive",
+            "estimated_start_at": None,
+        }
         training = job["config_resolved"]["training"]
         assert job["config"]["training"]["epochs"] == "auto"
         assert (training["epochs"], training["batch_size"]) == (100, 3)
@@ -39,9 +44,11 @@ class TestCreate:
         running.keep(b"weights")
         running.record(events.Report(report={"teacher": {"top1": 0.9}, "student": {"top1": 0.8}, "baseline": None}))
         links = client.get(f"/distill/{running.job_id}").json()["links"]
-        cancel = links.pop("cancel")
+        wishes = {name: links.pop(name) for name in ("pause", "resume", "clone", "cancel")}
+        retry = links.pop("retry")
         assert {name: client.get(link).status_code for name, link in links.items()} == dict.fromkeys(links, 200)
-        assert client.post(cancel).status_code == 202
+        assert {name: client.post(link).status_code for name, link in wishes.items()} == dict.fromkeys(wishes, 202)
+        assert client.post(retry).status_code == 409  # it is being cancelled
 
     def test_a_dry_run_answers_the_plan_and_stores_nothing(self, client: httpx.Client, body: Body) -> None:
         answer = client.post("/distill", params={"dry_run": "true"}, json=body)
@@ -231,7 +238,7 @@ class TestList:
         assert client.get("/distill").json() == empty
 
     def test_filters(self, client: httpx.Client, ids: list[str]) -> None:
-        jobs.cancel(ids[3])
+        wishes.cancel(ids[3])
 
         def found(**params: str) -> list[str]:
             return [job["id"] for job in client.get("/distill", params=params).json()["data"]]
@@ -270,7 +277,7 @@ class TestCancel:
     def test_a_running_job_is_asked_to_end(self, client: httpx.Client, running: Any) -> None:
         answer = client.post(f"/distill/{running.job_id}/cancel")
         assert (answer.status_code, answer.json()["status"]) == (202, "cancelling")
-        assert jobs.heartbeat(running.job_id, fence=running.fence) is True
+        assert jobs.heartbeat(running.job_id, fence=running.fence) == "cancelling"
 
     def test_a_finished_job_stays_as_it_is(self, client: httpx.Client, running: Any) -> None:
         running.finish()

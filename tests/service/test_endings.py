@@ -14,7 +14,7 @@ from distill import events
 from distill.spec import DistillSpec
 from models import Job, Teacher, db_now
 from service import database as database_module
-from service import job_views, jobs, results
+from service import job_views, jobs, results, wishes
 from service.errors import Conflict
 from service.settings import settings
 from worker import sweeper
@@ -59,7 +59,7 @@ def test_a_job_waits_for_seven_days_and_no_longer(submit: Callable[[], str]) -> 
     ]
     assert jobs.claim(late, owner="one") is None
     with pytest.raises(Conflict):
-        jobs.cancel(late)
+        wishes.cancel(late)
 
 
 def test_the_operator_sets_how_long(submit: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,10 +117,10 @@ def test_a_cancelled_job_tells_when_and_where(submit: Callable[[], str], tmp_pat
     jobs.record(trained, fence=fences[trained], batch=said)
     results.keep(trained, fence=fences[trained], name=results.STUDENT, path=file, content_type="x")
     for job_id in (waiting, begun, trained):
-        jobs.cancel(job_id)
+        wishes.cancel(job_id)
     for job_id, fence in fences.items():
         assert job_views.get(job_id).error is None  # it has not ended yet
-        jobs.confirm_cancelled(job_id, fence=fence)
+        jobs.release(job_id, fence=fence)
 
     for job_id, phase, words in (
         (waiting, None, "while it waited in the queue."),

@@ -14,7 +14,7 @@ from distill import events
 from distill.spec import DistillSpec
 from models import Job, OutboxMessage, Teacher, db_now
 from service import database as database_module
-from service import inputs, job_views, jobs, results, workers
+from service import inputs, job_views, jobs, results, wishes, workers
 from service.errors import Conflict, Fenced, Invalid, NotFound
 from service.jobs import Claim
 
@@ -101,7 +101,7 @@ def test_after_a_lost_lease_every_write_of_the_old_attempt_is_refused(
         lambda: jobs.fail(job_id, fence=old.fence, error=ERROR),
         lambda: jobs.release(job_id, fence=old.fence),
         lambda: jobs.crashed(job_id, fence=old.fence, error=ERROR),
-        lambda: jobs.confirm_cancelled(job_id, fence=old.fence),
+        lambda: jobs.release(job_id, fence=old.fence),
     ]
     for write in writes:
         with pytest.raises(Fenced):
@@ -155,24 +155,24 @@ def test_cancelling_follows_the_state(submit: Callable[..., str]) -> None:
     claim_running, claim_done = claim(running), claim(done)
     jobs.finish(done, fence=claim_done.fence)
 
-    assert jobs.cancel(waiting).status == "cancelled"
-    assert jobs.cancel(waiting).status == "cancelled"
+    assert wishes.cancel(waiting).status == "cancelled"
+    assert wishes.cancel(waiting).status == "cancelled"
     assert jobs.claim(waiting, owner="late") is None
-    assert jobs.cancel(running).status == "cancelling"
-    assert jobs.heartbeat(running, fence=claim_running.fence) is True
-    assert jobs.record(running, fence=claim_running.fence, batch=[step(1)]) is True
-    jobs.confirm_cancelled(running, fence=claim_running.fence)
+    assert wishes.cancel(running).status == "cancelling"
+    assert jobs.heartbeat(running, fence=claim_running.fence) == "cancelling"
+    assert jobs.record(running, fence=claim_running.fence, batch=[step(1)]) == "cancelling"
+    jobs.release(running, fence=claim_running.fence)
     assert job_views.get(running).status == "cancelled"
     with pytest.raises(Conflict, match="succeeded"):
-        jobs.cancel(done)
+        wishes.cancel(done)
     with pytest.raises(NotFound):
-        jobs.cancel("dj_none")
+        wishes.cancel("dj_none")
 
 
 def test_a_cancelled_job_whose_worker_is_lost_ends_cancelled(submit: Callable[..., str]) -> None:
     job_id = submit()
     claim(job_id)
-    jobs.cancel(job_id)
+    wishes.cancel(job_id)
     let_lease_expire(job_id)
 
     jobs.sweep()

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from models import InputStatus, Job
-from service import job_views, jobs, queue, results
+from service import job_views, queue, results, wishes, workers
 from service.artifacts import store
 
 LONG = {"epochs": 1000, "batch_size": 4}
@@ -122,7 +122,7 @@ def test_a_cancelled_job_leaves_its_best_student(
     until(job_id, trained)
 
     asked = time.monotonic()
-    assert jobs.cancel(job_id).status == "cancelling"
+    assert wishes.cancel(job_id).status == "cancelling"
     job = until(job_id, lambda j: j.is_terminal, seconds=10)
 
     assert time.monotonic() - asked < 10
@@ -135,7 +135,7 @@ def test_a_cancelled_job_leaves_its_best_student(
     row = results.get(job_id, name="student.safetensors")
     results.verify(job_id)
     assert row.size > 0
-    assert jobs.cancel(job_id).status == "cancelled"
+    assert wishes.cancel(job_id).status == "cancelled"
     assert_orderly(job_id)
 
 
@@ -181,7 +181,7 @@ def test_a_frozen_worker_loses_its_job_and_can_write_nothing_more(
     until(job_id, lambda j: j.status == "running" and trained(j))
     fences = [e.fence for e in job_views.events(job_id, limit=100_000)]
     assert fences == sorted(fences)
-    jobs.cancel(job_id)
+    wishes.cancel(job_id)
     until(job_id, lambda j: j.is_terminal, seconds=15)
 
 
@@ -268,3 +268,45 @@ def _no_leftovers(stack: Any) -> Any:
     yield
     stack.stop()
     assert stack.trainers() == []
+
+
+def test_a_paused_job_frees_its_worker_and_goes_on_to_the_same_weights(
+    stack: Any, submit: Callable[..., str], until: Callable[..., Job]
+) -> None:
+    stack.start_worker()
+    disturbed = submit(**BRIEF)
+    until(disturbed, trained)
+
+    wishes.pause(disturbed)
+    undisturbed = submit(**BRIEF)
+    until(disturbed, lambda j: j.status == "paused", seconds=15)
+    assert until(undisturbed, lambda j: j.is_terminal).status == "succeeded"  # its worker is free
+    assert job_views.get(disturbed).status == "paused"
+    wishes.resume(disturbed)
+    job = until(disturbed, lambda j: j.is_terminal)
+
+    assert job.status == "succeeded", job.error
+    assert outcomes(disturbed) == ["paused", "succeeded"]
+    assert job_views.attempts(disturbed)[1].resumed_from_step > 0
+    expected, found = student(undisturbed), student(disturbed)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert_orderly(disturbed)
+
+
+def test_a_worker_that_drains_ends_its_job_and_stops(
+    stack: Any, submit: Callable[..., str], until: Callable[..., Job]
+) -> None:
+    worker = stack.start_worker()
+    first = submit(**BRIEF)
+    until(first, trained)
+    second = submit(**BRIEF)
+
+    (row,) = workers.alive()
+    workers.drain(row.name)
+    assert until(first, lambda j: j.is_terminal).status == "succeeded"
+    worker.wait(timeout=60)
+
+    assert job_views.get(second).status == "queued"
+    assert workers.alive() == []
+    stack.start_worker()
+    assert until(second, lambda j: j.is_terminal).status == "succeeded"

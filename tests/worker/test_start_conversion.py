@@ -16,7 +16,7 @@ from distill.registry import build_network
 from distill.spec import NetworkOptions
 from models import Job
 from service import database as database_module
-from service import job_views, jobs, starts
+from service import job_views, jobs, starts, wishes
 from service import settings as settings_module
 from service.artifacts import store
 from service.jobs import Claim
@@ -127,7 +127,7 @@ def test_a_worker_that_stops_hands_the_job_back(job_id: str) -> None:
 
 def test_a_user_who_does_not_want_it_any_more(job_id: str) -> None:
     claim = claimed(job_id)
-    jobs.cancel(job_id)
+    wishes.cancel(job_id)
     Supervisor(claim, stopping=threading.Event()).run()
     job = job_views.get(job_id)
     assert job.status == "cancelled"
