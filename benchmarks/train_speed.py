@@ -30,6 +30,7 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.plain_loop import DECAY, RATE, SEED, PlainLoop, Task
+from distill import events
 from distill.batch import POOLED
 from distill.data.augment import Augmentation
 from distill.data.images import Images
@@ -96,7 +97,9 @@ def with_bank(fresh: Material, *, num_views: int) -> tuple[Material, float]:
 
     _wait(fresh.device)
     start = time.perf_counter()
-    bank = feature_bank(teacher, num_images=len(images), num_views=views.shape[1], view=view, device=fresh.device)
+    bank = events.result(
+        feature_bank(teacher, num_images=len(images), num_views=views.shape[1], view=view, device=fresh.device)
+    )
     _wait(fresh.device)
     return replace(fresh, views_NV=views, bank=bank), time.perf_counter() - start
 

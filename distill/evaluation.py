@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.data.placing import per_batch
+from distill.events import Alive
 
 _LATENCY_RUNS = 200
 _BATCH = 1000
@@ -31,15 +32,19 @@ class Answers:
 
 
 @torch.no_grad()
-def answers(look: Callable[[Tensor], tuple[Tensor, Tensor]], images_NCHW: Tensor, *, device: torch.device) -> Answers:
-    """Ask about every image, in batches.
+def answers(
+    look: Callable[[Tensor], tuple[Tensor, Tensor]], images_NCHW: Tensor, *, device: torch.device
+) -> Generator[Alive, None, Answers]:
+    """Ask about every image, in batches, with a sign of life after each.
 
     Args:
         look: uint8 images (B, C, H, W) on the device to logits (B, K) and penultimate features (B, C).
         images_NCHW: uint8.
     """
-    batches = torch.split(images_NCHW, per_batch(images_NCHW, at_most=_BATCH))
-    pairs = [look(batch.to(device, non_blocking=True)) for batch in batches]
+    pairs = []
+    for batch in torch.split(images_NCHW, per_batch(images_NCHW, at_most=_BATCH)):
+        pairs.append(look(batch.to(device, non_blocking=True)))
+        yield Alive()
     logits, pooled = zip(*pairs, strict=True)
     return Answers(torch.cat(logits).float().cpu(), torch.cat(pooled).float().cpu())
 

@@ -7,8 +7,9 @@ them, so that it only ever grows. ``epoch`` counts within one run, from 1.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_args
 
 RunName = Literal["student", "baseline"]
 PhaseName = Literal["preparing", "training", "evaluating", "exporting"]
@@ -62,6 +63,18 @@ class Log:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Alive:
+    """Work goes on that takes no steps: a batch was evaluated, or shown to the teacher. Nothing is recorded of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Degraded:
+    """Training goes on, but something is wrong that an operator should mend; until the next checkpoint is written."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """A checkpoint that would survive a power cut now lies in the work folder."""
 
@@ -107,11 +120,23 @@ class Finished:
     step: int = field(default=0)
 
 
-Event = Phase | Resolved | Progress | Metric | Log | Checkpoint | Artifact | Report | Resumed | Failed | Finished
-_TYPES: dict[str, type[Event]] = {
-    t.__name__.lower(): t
-    for t in (Phase, Resolved, Progress, Metric, Log, Checkpoint, Artifact, Report, Resumed, Failed, Finished)
-}
+Event = (
+    Phase
+    | Resolved
+    | Progress
+    | Metric
+    | Log
+    | Alive
+    | Degraded
+    | Checkpoint
+    | Artifact
+    | Report
+    | Resumed
+    | Failed
+    | Finished
+)
+T = TypeVar("T")
+_TYPES: dict[str, type[Event]] = {t.__name__.lower(): t for t in get_args(Event)}
 
 
 def to_json(event: Event) -> dict[str, Any]:
@@ -127,3 +152,13 @@ def from_json(data: dict[str, Any]) -> Event:
     """
     fields = dict(data)
     return _TYPES[fields.pop("event")](**fields)
+
+
+def result(stream: Generator[Event, None, T]) -> T:
+    """What a stream comes to, for who does not want to hear its events."""
+    while True:
+        try:
+            next(stream)
+        except StopIteration as stop:
+            found: T = stop.value
+            return found

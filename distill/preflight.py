@@ -7,7 +7,7 @@ blue first. Each is tried, and told with the figure that the teacher would have 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -52,14 +52,14 @@ class Trial:
         return {"mean": mean, "std": std, "channels": self.prepare.channels}
 
 
-def ask(teacher: Teacher, images_NCHW: Tensor, device: torch.device) -> Answers:
+def ask(teacher: Teacher, images_NCHW: Tensor, device: torch.device) -> Generator[events.Alive, None, Answers]:
     """A teacher's answers to uint8 images."""
 
     def look(images: Tensor) -> tuple[Tensor, Tensor]:
         seen = teacher.features(images)
         return seen.logits_BK, seen.pooled_BC
 
-    return answers(look, images_NCHW, device=device)
+    return (yield from answers(look, images_NCHW, device=device))
 
 
 def check(
@@ -144,7 +144,7 @@ def _tried(
     images = data.test_images[sample]
     trials = []
     for name, prepare in [("what is assumed", loaded.prepare), *others]:
-        found = ask(loaded.seeing(prepare), images, device)
+        found = events.result(ask(loaded.seeing(prepare), images, device))
         trials.append(Trial(name=name, score=task.part(sample, found).score(found), prepare=prepare))
     return trials
 

@@ -56,7 +56,7 @@ def prepare(
     probe = data.test_images[:_PROBE_IMAGES].to(place)
     prove_teacher(master, probe)
     began = time.monotonic()
-    found = preflight.ask(master, data.test_images, place)
+    found = yield from preflight.ask(master, data.test_images, place)
     seconds_per_image = (time.monotonic() - began) / len(data.test_images)
     task = _task(spec, data, found)
     student_shape = input_shape(spec.student.name, options=spec.student.options, data=data)
@@ -91,7 +91,8 @@ def prepare(
     resolved = prepared.resolve(spec)
     needs = prepared.objective(resolved.method, prepared.student(resolved)).teacher_needs
     _prove_stages(resolved, prepared, probe)
-    prepared = replace(prepared, material=_with_bank(prepared.material, master, needs=needs))
+    material = yield from _with_bank(prepared.material, master, needs=needs)
+    prepared = replace(prepared, material=material)
     yield events.Resolved(values=_resolved(resolved, prepared.material))
     return prepared
 
@@ -232,7 +233,9 @@ def _material(
     )
 
 
-def _with_bank(material: Material, teacher: Teacher, *, needs: frozenset[str]) -> Material:
+def _with_bank(
+    material: Material, teacher: Teacher, *, needs: frozenset[str]
+) -> Generator[events.Event, None, Material]:
     """The same, with the teacher's features of all views where they are few and fit."""
     views, images = material.views_NV, material.images_NCHW
     if views is None or not needs or views.shape[1] > material.epochs:
@@ -246,7 +249,7 @@ def _with_bank(material: Material, teacher: Teacher, *, needs: frozenset[str]) -
     def view(indices: Tensor, slot: int) -> Tensor:
         return material.augmentation.apply(gather(images, indices, device=material.device), views[indices, slot])
 
-    bank = feature_bank(
+    bank = yield from feature_bank(
         teacher,
         num_images=len(images),
         num_views=num_views,

@@ -8,27 +8,34 @@ from __future__ import annotations
 
 import math
 import time
-from bisect import bisect_right
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from distill import memory
 from distill.batch import POOLED, Batch
 from distill.data.augment import Augmentation
 from distill.data.placing import gather, select
 from distill.errors import RunError
 from distill.evaluation import Answers, answers
-from distill.events import Metric, Progress, RunName
+from distill.events import Alive, Log, Metric, Progress, RunName
 from distill.objective import Objective
+from distill.optimizer import new_optimizer
+from distill.schedule import learning_rate
 from distill.spec import TrainingSpec
 from distill.taps import Features, Tap
 from distill.teachers import FeatureBank, Teacher
 
 _PROGRESS_SECONDS = 0.5
 _WINDOWS_PER_EPOCH = 4
+_PLACE = ("epoch", "position", "judged", "rate_scale", "parts", "best", "best_step")
+"""Of a run's attributes those that are numbers, and saved."""
+_MOST_PARTS = 8
+_LEAST_PART = 4
+"""Images: the statistics of batch norms over fewer are worth nothing."""
 
 
 class Diverged(RunError):
@@ -107,28 +114,6 @@ def draw_views(augmentation: Augmentation, *, num_images: int, num_views: int, s
     return torch.stack([augmentation.draw(num_images, generator=generator) for _ in range(num_views)], dim=1)
 
 
-def learning_rate(
-    step: int, *, total: int, peak: float, schedule: str, milestones: Sequence[int] = (), gamma: float = 0.1
-) -> float:
-    """The rate of an optimizer step, 0 <= step < total.
-
-    ``step``: the peak, multiplied by ``gamma`` at each milestone, given as the first steps of a lower rate, rising.
-    ``one_cycle``: a cosine from a 25th of the peak up to it over the first 30 %, then a cosine down to a
-    10,000th of the start (Smith and Topin 2017, in PyTorch's form, without its momentum cycle).
-    """
-    if schedule == "constant":
-        return peak
-    if schedule == "step":
-        return peak * gamma ** bisect_right(milestones, step)
-    if schedule == "cosine":
-        return peak * 0.5 * (1.0 + math.cos(math.pi * step / total))
-    low, final = peak / 25.0, peak / 25.0e4
-    turn = max(0.3 * total - 1.0, 1e-9)
-    if step <= turn:
-        return peak + (low - peak) * 0.5 * (1.0 + math.cos(math.pi * step / turn))
-    return final + (peak - final) * 0.5 * (1.0 + math.cos(math.pi * (step - turn) / max(1.0, total - 1 - turn)))
-
-
 class Run:
     """A student, its method and its optimizer, somewhere between step 0 and the end.
 
@@ -155,27 +140,27 @@ class Run:
         self.network = network.to(material.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.objective = objective.to(material.device)
         self.tap = Tap(self.network, maps=objective.student_maps)
-        self.optimizer = torch.optim.SGD(
-            _parameter_groups(self.network, self.objective),
-            lr=cast(float, material.training.learning_rate),
-            momentum=material.training.momentum,
-            nesterov=material.training.nesterov is not False and material.training.momentum > 0,
-            weight_decay=cast(float, material.training.weight_decay),
-            fused=material.device.type != "mps",
-        )
+        self.optimizer = new_optimizer(self.network, self.objective, training=material.training)
         self.first_step = first_step
         self.total_steps = total_steps
         self.epoch = 0
         """Finished epochs."""
         self.position = 0
         """Finished steps of the epoch under way."""
+        self.judged = 0
+        """Epochs that are done with: evaluated where they were to be, and told of."""
         self.rate_scale = 1.0
+        self.parts = 1
+        """In so many parts a batch goes through the networks; more than one where memory was not enough."""
         self.best = -math.inf
         """Goodness of the best evaluation so far: an error may well begin above 1."""
+        self.best_step = 0
+        """Of that evaluation."""
         self._unsaid, self._seconds = 0, 0.0
         """Images since the last progress, and the seconds that they took."""
         self._sums = torch.zeros(1 + len(objective.parts), device=material.device)
         self._summed = 0
+        self._undo = memory.Undo(self.network, self.objective)
 
     @property
     def step(self) -> int:
@@ -187,44 +172,82 @@ class Run:
         """Before the names of its metrics."""
         return "" if self.name == "student" else f"{self.name}/"
 
-    def train_epoch(self) -> Generator[Metric | Progress]:
+    def train_epoch(self) -> Generator[Metric | Progress | Log]:
         """Take the steps that are left of the epoch under way.
 
         May be left at any yield, and continued, here or from a saved state.
 
         Raises:
             Diverged: a loss was not finite; the weights are not to be used.
+            RunError: ``out_of_memory``, even in parts.
         """
         plan = _EpochPlan(self.material, epoch=self.epoch)
-        steps = self.material.steps_per_epoch
+        steps, last_step = self.material.steps_per_epoch, self.first_step + self.material.total_steps
         window = math.ceil(steps / _WINDOWS_PER_EPOCH)
         self._train_mode(True)
         clock = time.monotonic()
         while self.position < steps:
-            rate = self._set_rate()
-            self._sums += self._descend(plan, self.position)
+            rate, parts = self._set_rate(), self.parts
+            self._sums += self._gradients(plan)
+            self.optimizer.step()
             self._summed += 1
             self.position += 1
             self._unsaid += self.material.batch_size
             now = time.monotonic()
             self._seconds, clock = self._seconds + now - clock, now
-            # Over epochs, which may be shorter than that; and at the end, so that a finished run says so.
-            if self._seconds >= _PROGRESS_SECONDS or self.step == self.first_step + self.material.total_steps:
-                yield self._progress()
+            if self.parts != parts:
+                yield self._parted()
+            # Before progress: who is stopped there must not owe the window's metric.
             if self.position % window == 0 or self.position == steps:
                 yield self._metric(rate)
+            # Over epochs, which may be shorter than that.
+            if self._seconds >= _PROGRESS_SECONDS and self.step < last_step:
+                yield self._progress()
+        if self.step == last_step:
+            yield self._progress()  # so that a finished run says so
         self.epoch, self.position = self.epoch + 1, 0
 
-    def _descend(self, plan: _EpochPlan, position: int) -> Tensor:
-        """One optimizer step; the losses, detached, the total first."""
-        indices, images, targets, teacher = plan.batch(position, needs=self.objective.teacher_needs)
-        with self._autocast():
-            seen = self.tap(self.material.prepare(images))
-            losses = self.objective(Batch(seen, teacher, targets, indices, self.epoch + 1))
+    def _gradients(self, plan: _EpochPlan) -> Tensor:
+        """The next batch's gradients, in smaller parts once it does not fit into memory; its losses."""
+        while True:
+            self._undo.remember()
+            try:
+                return self._accumulated(plan)
+            except (RuntimeError, MemoryError) as error:
+                if not memory.ran_out(error):
+                    raise
+                if self.parts == _MOST_PARTS or self.material.batch_size < 2 * self.parts * _LEAST_PART:
+                    raise memory.out_of_memory(error) from error
+            # Out of the handler: until its end the error's traceback holds what the failed pass allocated.
+            self._undo()
+            self.parts *= 2
+            if self.material.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _accumulated(self, plan: _EpochPlan) -> Tensor:
+        """The gradients of a batch, part after part; the losses, detached, the total first."""
         self.optimizer.zero_grad(set_to_none=True)
-        losses["loss"].backward()
-        self.optimizer.step()
-        return torch.stack([losses[name].detach() for name in ("loss", *self.objective.parts)])
+        found = torch.zeros_like(self._sums)
+        for part in range(self.parts):
+            indices, images, targets, teacher = plan.batch(
+                self.position, part=part, parts=self.parts, needs=self.objective.teacher_needs
+            )
+            with self._autocast():
+                seen = self.tap(self.material.prepare(images))
+                losses = self.objective(Batch(seen, teacher, targets, indices, self.epoch + 1))
+            share = len(indices) / self.material.batch_size  # of one part 1, which changes no bit
+            (share * losses["loss"]).backward()
+            found += share * torch.stack([losses[name].detach() for name in ("loss", *self.objective.parts)])
+        return found
+
+    def _parted(self) -> Log:
+        size = math.ceil(self.material.batch_size / self.parts)
+        return Log(
+            level="warning",
+            message=f"Out of memory at step {self.step}: from there on the {self.name}'s batches of "
+            f"{self.material.batch_size} go through the networks in {self.parts} parts of {size}. Batch norms see one "
+            "part at a time, and so do methods that compare images with each other.",
+        )
 
     def _set_rate(self) -> float:
         training = self.material.training
@@ -274,7 +297,7 @@ class Run:
             images_per_second=round(speed, 1),
         )
 
-    def evaluate(self) -> Answers:
+    def evaluate(self) -> Generator[Alive, None, Answers]:
         """The student's answers to the evaluation split, by the head that it will have."""
 
         def look(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -283,7 +306,7 @@ class Run:
                 return self.objective.logits(seen), seen.pooled_BC
 
         self._train_mode(False)
-        return answers(look, self.material.test_images_NCHW, device=self.material.device)
+        return (yield from answers(look, self.material.test_images_NCHW, device=self.material.device))
 
     @property
     def is_sound(self) -> bool:
@@ -296,10 +319,7 @@ class Run:
             "network": self.network.state_dict(),
             "objective": self.objective.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "epoch": self.epoch,
-            "position": self.position,
-            "rate_scale": self.rate_scale,
-            "best": self.best,
+            "place": {name: getattr(self, name) for name in _PLACE},
             "sums": self._sums,
             "summed": self._summed,
         }
@@ -309,8 +329,8 @@ class Run:
         self.network.load_state_dict(state["network"])
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self.position = state["epoch"], state["position"]
-        self.rate_scale, self.best = state["rate_scale"], state["best"]
+        for name in _PLACE:
+            setattr(self, name, state["place"][name])
         self._sums.copy_(state["sums"])
         self._summed = state["summed"]
 
@@ -321,20 +341,6 @@ class Run:
     def _autocast(self) -> torch.autocast:
         precision = self.material.precision
         return torch.autocast(self.material.device.type, dtype=precision, enabled=precision != torch.float32)
-
-
-def _parameter_groups(*modules: nn.Module) -> list[dict[str, Any]]:
-    """What is trained; apart, without weight decay, the parameters that modules name in ``undecayed``."""
-    undecayed = {
-        id(module.get_parameter(name))
-        for root in modules
-        for module in root.modules()
-        for name in getattr(module, "undecayed", ())
-    }
-    trained = [p for module in modules for p in module.parameters() if p.requires_grad]
-    spared = [p for p in trained if id(p) in undecayed]
-    groups: list[dict[str, Any]] = [{"params": [p for p in trained if id(p) not in undecayed]}]
-    return [*groups, {"params": spared, "weight_decay": 0.0}] if spared else groups
 
 
 class _EpochPlan:
@@ -356,14 +362,19 @@ class _EpochPlan:
             self._slots = ((starts + epoch) % material.views_NV.shape[1]).to(device)
             self._views = material.views_NV.gather(1, self._slots[:, None]).squeeze(1)
 
-    def batch(self, position: int, *, needs: frozenset[str]) -> tuple[Tensor, Tensor, Tensor, Features | None]:
-        """Indices (B,), augmented uint8 images (B, C, H, W), their targets, and what is needed of the teacher."""
+    def batch(
+        self, position: int, *, needs: frozenset[str], part: int = 0, parts: int = 1
+    ) -> tuple[Tensor, Tensor, Tensor, Features | None]:
+        """Indices (B,), augmented uint8 images (B, C, H, W), their targets, and what is needed of the teacher.
+
+        Of a batch, or of one of the nearly equal parts of it.
+        """
         material = self._material
-        size = material.batch_size
-        part = slice(position * size, (position + 1) * size)
-        indices = self._order[part]
+        first = position * material.batch_size
+        within = slice(*(first + material.batch_size * number // parts for number in (part, part + 1)))
+        indices = self._order[within]
         views = self._views.index_select(0, indices)
-        images = gather(material.images_NCHW, self._places[part], device=material.device)
+        images = gather(material.images_NCHW, self._places[within], device=material.device)
         images = material.augmentation.apply(images, views)
         targets = material.targets_N[indices]
         if targets.is_floating_point():

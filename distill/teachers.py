@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from distill.batch import POOLED
 from distill.errors import RunError
+from distill.events import Alive
 from distill.taps import Features, Tap
 
 BANK_BATCH = 500
@@ -84,8 +85,8 @@ def feature_bank(
     maps: Iterable[str] = (),
     batch_size: int = BANK_BATCH,
     device: torch.device,
-) -> FeatureBank:
-    """Ask the teacher once about every image in every view, on the device.
+) -> Generator[Alive, None, FeatureBank]:
+    """Ask the teacher once about every image in every view, on the device, with a sign of life after each batch.
 
     Always filled in the same order and batches, so that a resumed run sees the same numbers bit for bit.
 
@@ -103,6 +104,7 @@ def feature_bank(
                 if name not in values:
                     values[name] = torch.empty(num_images, num_views, *value.shape[1:], device=device)
                 values[name][indices, slot] = value
+            yield Alive()
     return FeatureBank(teacher, values)
 
 

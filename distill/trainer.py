@@ -6,17 +6,17 @@ a checkpoint, and a later call with the same folder goes on from it, to the same
 
 from __future__ import annotations
 
+import contextlib
 import math
-import random
 import shutil
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from distill import checkpoint, events, plan, students
+from distill import checkpoint, events, plan, randomness, students
+from distill.errors import RunError
+from distill.evaluation import Answers
 from distill.headlines import HEADLINES
 from distill.method_specs import CEMethod, MethodSpec
 from distill.methods.srrl import SRRL
@@ -31,7 +31,7 @@ from distill.spec import DistillSpec
 from distill.teacher_files import TeacherFile, open_teacher
 
 _MAX_ROLLBACKS = 2
-_LAYOUT = 2
+_LAYOUT = 3
 """Of what a checkpoint holds; a job that goes on under another version of this number starts anew."""
 
 
@@ -61,7 +61,7 @@ def train(spec: DistillSpec, inputs: Inputs) -> Generator[events.Event]:
         Events in the order in which they happen; an Artifact's file stays until the caller removes it.
 
     Raises:
-        RunError: ``teacher_below_chance``, ``loss_diverged``.
+        RunError: ``teacher_below_chance``, ``loss_diverged``, ``out_of_memory``, ``storage_full``.
         InputError: teacher or data cannot be used.
     """
     yield events.Phase(phase="preparing")
@@ -101,11 +101,12 @@ class _Job:
         self.history: list[events.Metric] = []
         self.written: int | None = None
         """Step of the newest checkpoint."""
+        self.safe = 0
+        """Step of the newest one after a whole epoch: a run that diverges goes back to it, stopped meanwhile or not."""
 
     def _new_run(self, name: events.RunName, method: MethodSpec, material: Material, *, first_step: int) -> Run:
         # The same seed for each: student and baseline start from the same weights.
-        torch.manual_seed(self.spec.training.seed)
-        random.seed(self.spec.training.seed)
+        randomness.seed(self.spec.training.seed)
         network = self.prepared.student(self.spec)
         return Run(
             name,
@@ -119,19 +120,30 @@ class _Job:
     def run(self) -> Generator[events.Event]:
         yield from self._resume()
         for run in self.runs.values():
-            if run.epoch < self.prepared.material.epochs:
+            if run.judged < self.prepared.material.epochs:
                 yield events.Phase(phase="training", run=run.name)
                 try:
                     yield from self._fit(run)
                 except GeneratorExit:
-                    self._save(run)
+                    if self.written == run.step:
+                        raise
+                    with contextlib.suppress(OSError):  # nobody hears of it any more; an earlier checkpoint serves
+                        self._save(run)
                     raise
         yield events.Phase(phase="exporting")
-        # Again, though the last epoch did: whether that event was heard is not known after a resume.
-        files = {name: self._publish(run) for name, run in self.runs.items()}
-        yield from self._connector_file()
+        try:
+            # Again, though the last epoch did: whether that event was heard is not known after a resume.
+            files = {name: self._publish(run) for name, run in self.runs.items()}
+            connector = self._connector_file()
+        except OSError as error:
+            raise RunError(
+                "storage_full",
+                f"The finished student could not be written: {error}.",
+                hint="The operator frees room on the worker's disk; then submit the job again.",
+            ) from error
+        yield from connector
         yield events.Phase(phase="evaluating")
-        report = self._report({name: Path(file.path) for name, file in files.items()})
+        report = yield from self._report({name: Path(file.path) for name, file in files.items()})
         yield from files.values()
         yield events.Report(report=report)
         yield events.Finished(step=self.total_steps)
@@ -151,35 +163,48 @@ class _Job:
 
     def _fit(self, run: Run) -> Generator[events.Event]:
         if self.written is None:
-            self._save(run)  # a run that diverges in its first epoch goes back to here
-        epochs = self.prepared.material.epochs
-        while run.epoch < epochs:
+            yield from self._saved(run)  # a run that diverges in its first epoch goes back to here
+        while run.judged < self.prepared.material.epochs:
             try:
-                for event in run.train_epoch():
-                    yield self._noted(event)
-                score = self._evaluate(run)
+                if run.judged == run.epoch:  # else a stop came between an epoch and what is said of it
+                    for event in run.train_epoch():
+                        yield self._noted(event)
+                yield from self._judge(run)
             except Diverged as diverged:
                 yield self._roll_back(run, diverged)
                 continue
-            if score is not None:
-                task = self.prepared.task
-                values = {f"{run.prefix}val/{task.headline}": score}
-                yield self._noted(events.Metric(step=run.step, epoch=run.epoch, values=values))
-                goodness = HEADLINES[task.headline].goodness(score)
-                if goodness >= run.best or run.epoch == epochs:
-                    run.best = max(run.best, goodness)
-                    yield self._publish(run)
+            run.judged = run.epoch
+            self.safe = run.step
             # Last, so that a crash before it repeats the epoch and loses none of what it says.
-            self._save(run)
-            yield events.Checkpoint(step=run.step, epoch=run.epoch, run=run.name)
+            yield from self._saved(run)
+            if self.written == run.step:
+                yield events.Checkpoint(step=run.step, epoch=run.epoch, run=run.name)
+
+    def _judge(self, run: Run) -> Generator[events.Event]:
+        """Evaluate the student after an epoch, and hand it out if it is the best so far, or the last."""
+        score = yield from self._evaluate(run)
+        if score is None:
+            return
+        task = self.prepared.task
+        values = {f"{run.prefix}val/{task.headline}": score}
+        yield self._noted(events.Metric(step=run.step, epoch=run.epoch, values=values))
+        goodness = HEADLINES[task.headline].goodness(score)
+        if goodness >= run.best:
+            run.best, run.best_step = goodness, run.step
+        elif run.epoch < self.prepared.material.epochs:
+            return
+        try:
+            yield self._publish(run)
+        except OSError as error:
+            yield events.Degraded(reason=f"The student of step {run.step} could not be written: {error}.")
 
     def _noted(self, event: events.Event) -> events.Event:
         # With the checkpoint: what was said just before a crash may never have been heard.
-        if isinstance(event, events.Metric):
+        if isinstance(event, events.Metric) and self.history[-1:] != [event]:  # after a stop it is said again
             self.history.append(event)
         return event
 
-    def _evaluate(self, run: Run) -> float | None:
+    def _evaluate(self, run: Run) -> Generator[events.Event, None, float | None]:
         """The task's headline after an epoch, if this is one after which it is taken.
 
         Always after the first and the last; between them whenever as many images were trained on as are
@@ -192,14 +217,14 @@ class _Job:
         every = math.ceil(len(material.test_images_NCHW) / len(material.images_NCHW))
         if run.epoch not in (1, material.epochs) and run.epoch % every:
             return None
-        score = self.prepared.task.score(run.evaluate())
+        score = self.prepared.task.score((yield from run.evaluate()))
         if not math.isfinite(score):
             raise run.diverged("An answer")
         return score
 
     def _roll_back(self, run: Run, diverged: Diverged) -> events.Log:
         self.rollbacks += 1
-        state, _ = checkpoint.load_latest(self.checkpoints)
+        state, _ = checkpoint.load_latest(self.checkpoints, up_to=self.safe)
         if self.rollbacks > _MAX_ROLLBACKS or state is None:
             raise diverged
         scale = run.rate_scale * 0.5
@@ -210,21 +235,32 @@ class _Job:
 
     # ------------------------------------------------------------ files
 
+    def _saved(self, run: Run) -> Generator[events.Degraded]:
+        """Write a checkpoint; without room for it training goes on, and a restart would begin at the one before."""
+        try:
+            self._save(run)
+        except OSError as error:
+            since = "from the start" if self.written is None else f"from step {self.written}"
+            yield events.Degraded(
+                reason=f"No checkpoint could be written at step {run.step}: {error}. "
+                f"Training goes on; a restart would repeat everything {since}."
+            )
+
     def _save(self, run: Run) -> None:
         # A stop may come between a bad loss and the end of its window; the earlier checkpoint is then the one.
-        if self.written == run.step or not run.is_sound:
+        if not run.is_sound:
             return
         state = {
             "layout": _LAYOUT,
             "step": run.step,
+            "safe": self.safe,
             "rollbacks": self.rollbacks,
             "history": [asdict(metric) for metric in self.history],
             "runs": {name: each.state() for name, each in self.runs.items()},
-            "random": torch.get_rng_state(),
+            "random": randomness.state(),
         }
-        if torch.cuda.is_available():
-            state["random_cuda"] = torch.cuda.get_rng_state_all()
-        checkpoint.save(self.checkpoints, state, step=run.step)
+        kept = {self.safe, *(each.best_step for each in self.runs.values())}
+        checkpoint.save(self.checkpoints, state, step=run.step, also_keep=kept)
         self.written = run.step
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -232,10 +268,8 @@ class _Job:
             run.restore(state["runs"][name])
         self.rollbacks = max(self.rollbacks, state["rollbacks"])
         self.history = [events.Metric(**metric) for metric in state["history"]]
-        self.written = state["step"]
-        if torch.cuda.is_available() and "random_cuda" in state:
-            torch.cuda.set_rng_state_all(state["random_cuda"])
-        torch.set_rng_state(state["random"])
+        self.written, self.safe = state["step"], state["safe"]
+        randomness.restore(state["random"])  # last: whatever came before may have drawn
 
     def _publish(self, run: Run) -> events.Artifact:
         """The student as it is, under a name that no later one takes."""
@@ -278,11 +312,13 @@ class _Job:
 
     # ------------------------------------------------------------ result
 
-    def _report(self, files: dict[events.RunName, Path]) -> dict[str, Any]:
+    def _report(self, files: dict[events.RunName, Path]) -> Generator[events.Event, None, dict[str, Any]]:
         """Every network's figures; costs are measured on the very files that are handed out."""
         prepared, task = self.prepared, self.prepared.task
         teacher = self.inputs.teacher
-        found = {name: run.evaluate() for name, run in self.runs.items()}
+        found: dict[events.RunName, Answers] = {}
+        for name, run in self.runs.items():
+            found[name] = yield from run.evaluate()
         report: dict[str, Any] = {
             "head": _head_name(self.runs["student"]),
             "method": self._method_name(),
@@ -312,14 +348,14 @@ class _Job:
             }
         return report
 
-    def _connector_file(self) -> Generator[events.Event]:
-        if "connector" not in self.spec.outputs:
-            return
+    def _connector_file(self) -> list[events.Artifact]:
+        """SRRL's connectors, where they are asked for."""
+        path = self.out / "connector.safetensors"
         for method in self.runs["student"].objective.methods:
-            if isinstance(method, SRRL):
-                path = self.out / "connector.safetensors"
+            if isinstance(method, SRRL) and "connector" in self.spec.outputs:
                 students.save(method.state_dict(), path, metadata={"connectors": method.facts()})
-                yield events.Artifact(name=path.name, path=str(path))
+                return [events.Artifact(name=path.name, path=str(path))]
+        return []
 
 
 def _head_name(run: Run) -> str:

@@ -47,8 +47,11 @@ def apply(session: Session, job: Job, event: events.Event) -> None:
             say(session, job, "metric", {"step": event.step, "epoch": event.epoch, "values": event.values})
         case events.Log():
             say(session, job, "log", {"level": event.level, "message": event.message})
+        case events.Degraded():
+            job.status_reason = event.reason
+            say(session, job, "log", {"level": "warning", "message": event.reason})
         case events.Checkpoint():
-            job.step = max(job.step, event.step)
+            job.step, job.status_reason = max(job.step, event.step), None
             say(session, job, "checkpoint", {"step": event.step, "epoch": event.epoch, "run": event.run})
         case events.Resumed():
             attempt = session.get_one(Attempt, (job.id, job.attempt))
@@ -56,7 +59,7 @@ def apply(session: Session, job: Job, event: events.Event) -> None:
             say(session, job, "log", {"level": "info", "message": f"resumed from step {event.step}"})
         case events.Report():
             job.report = event.report
-        case events.Artifact() | events.Failed() | events.Finished():
+        case events.Artifact() | events.Failed() | events.Finished() | events.Alive():
             raise AssertionError(f"{event!r} is the supervisor's, not a record")
 
 

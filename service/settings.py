@@ -43,6 +43,8 @@ class Settings(BaseSettings):
     """A job that has waited in the queue for so long, for a worker or for its inputs, fails."""
     max_crashes: int = 3
     """So many crashes without progress fail a job."""
+    stall_seconds: float = 300.0
+    """A trainer that takes no step for so long, and for ten times its usual pace, is killed and goes on elsewhere."""
     stop_grace_seconds: float = 30.0
     """How long a trainer may take to write its checkpoint before it is killed."""
     max_upload_bytes: int = 20 * 2**30

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from service.parent_death import argv_dying_with_parent
+
 _LOG_LINES = 40
 _MAX_LINE = 4 * 2**20
 _NEEDED = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -33,7 +35,8 @@ class Child:
 
     def __init__(self, module: str, *, order: dict[str, Any], cwd: Path, env: Mapping[str, str] | None = None) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module],
+            # Frozen, or in native code, it would not see the end of its lifeline. The calling thread must outlive it.
+            argv_dying_with_parent([sys.executable, "-m", module], signum=signal.SIGKILL),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -66,6 +69,10 @@ class Child:
     def stop(self) -> None:
         """Ask it to end in good order."""
         self._signal(signal.SIGTERM)
+
+    def dump(self) -> None:
+        """Ask it what each of its threads is at; it tells on standard error, unless it is frozen."""
+        self._signal(signal.SIGUSR1)
 
     def kill(self) -> None:
         """End it and everything that it started, at once."""

@@ -6,6 +6,7 @@ import contextlib
 import os
 import queue
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -23,12 +24,14 @@ from service.logs import logger
 from service.settings import settings
 from worker.children import Child, bare_environment
 from worker.trainer_process import EXIT_STOPPED
+from worker.watchdog import Watchdog
 
 log = logger(__name__)
 
 _POLL_SECONDS = 0.2
 _WISH_POLL_SECONDS = 1.0
 _WISH_GRACE_SECONDS = 8.0
+_DUMP_SECONDS = 1.0
 _BATCH = 200
 _START = "/student/init"
 
@@ -54,7 +57,11 @@ class Supervisor:
         self.overdue = False
         self.failure: dict[str, Any] | None = None
         self.finished = False
+        self.stalled = False
+        self.lost: dict[str, OSError] = {}
+        """Artifacts of which the newest could not be stored, by name."""
         now = time.monotonic()
+        self.watchdog = Watchdog(least=settings().stall_seconds, now=now)
         self.deadline = now + claim.seconds_left
         self.renewed = self.asked = now
         self.kill_at: float | None = None
@@ -75,7 +82,8 @@ class Supervisor:
         log.info("trainer started", job=self.claim.job_id, attempt=self.claim.attempt, pid=child.pid)
         if self._attend(child, self._watch):
             code = child.wait()
-            self._conclude(code, child.log_excerpt(), stopped=code == EXIT_STOPPED, crash=_crash(code))
+            crash = _stall(self.watchdog.limit) if self.stalled else _crash(code)
+            self._conclude(code, child.log_excerpt(), stopped=code == EXIT_STOPPED, crash=crash)
 
     def _attend(self, child: Child, watch: Callable[[Child], None]) -> bool:
         """Watch a child to its end; False when the job was given to another attempt meanwhile."""
@@ -144,6 +152,8 @@ class Supervisor:
     def _finish(self) -> None:
         """Read everything back from the store; only then is the job done."""
         try:
+            for error in self.lost.values():
+                raise error
             results.verify(self.claim.job_id)
         except OSError as error:
             jobs.fail(self.claim.job_id, fence=self.claim.fence, error=_storage_error(error))
@@ -176,11 +186,23 @@ class Supervisor:
     def _watch(self, child: Child) -> None:
         while True:
             batch, ended = _take(child.messages)
+            self.watchdog.look(batch, now=time.monotonic())
             self._take_in(batch)
             self._keep_lease()
             self._mind(child)
             if ended:
                 return
+            if self.watchdog.is_over:
+                self._end_stalled(child)
+                return
+
+    def _end_stalled(self, child: Child) -> None:
+        """End a trainer that does nothing, once it has told what it is at."""
+        self.stalled = True
+        child.dump()
+        time.sleep(_DUMP_SECONDS)
+        log.warning("trainer stalled", job=self.claim.job_id, attempt=self.claim.attempt, at=child.log_excerpt())
+        child.kill()
 
     def _take_in(self, batch: list[events.Event]) -> None:
         """Record events in their order; artifacts are copied where they stand in it."""
@@ -194,7 +216,7 @@ class Supervisor:
                 self.failure = event.error
             elif isinstance(event, events.Finished):
                 self.finished = True
-            else:
+            elif not isinstance(event, events.Alive):
                 plain.append(event)
         self._record(plain)
 
@@ -207,14 +229,20 @@ class Supervisor:
 
     def _keep(self, event: events.Artifact) -> None:
         path = Path(event.path)
-        results.keep(
-            self.claim.job_id,
-            fence=self.claim.fence,
-            name=event.name,
-            path=path,
-            content_type=event.content_type,
-        )
-        path.unlink()
+        try:
+            results.keep(
+                self.claim.job_id,
+                fence=self.claim.fence,
+                name=event.name,
+                path=path,
+                content_type=event.content_type,
+            )
+        except OSError as error:  # a later one may find room again
+            self.lost[event.name] = error
+            self._record([events.Degraded(reason=f"{event.name} could not be stored: {error}.")])
+        else:
+            self.lost.pop(event.name, None)
+        path.unlink(missing_ok=True)
 
     def _keep_lease(self) -> None:
         """Renew in time; a worker that cannot must assume that the job is given to another."""
@@ -310,7 +338,17 @@ def _overdue(claim: Claim) -> DistillError:
 def _crash(code: int) -> DistillError:
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     hint = "The log excerpt has its last words; tell the operator, who has the worker's log."
+    if code == -signal.SIGKILL:
+        hint = "So ends what takes more memory than the machine has: use a smaller batch_size or fewer images."
     return DistillError("internal_error", f"The trainer {how}.", hint=hint)
+
+
+def _stall(seconds: float) -> DistillError:
+    return DistillError(
+        "internal_error",
+        f"The trainer took no step for {seconds:.0f} s and was killed.",
+        hint="The log excerpt tells what its threads were at; tell the operator, who has the worker's log.",
+    )
 
 
 def _unreadable(code: int) -> DistillError:

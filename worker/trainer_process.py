@@ -1,7 +1,8 @@
 """The trainer: a process of its own that reads one order, trains, and writes events. It holds no credentials.
 
 Standard input: one JSON line, the order; its end later means that the supervisor is gone.
-Standard output: one JSON line an event. SIGTERM: finish the step, write a checkpoint, exit with 75.
+Standard output: one JSON line an event. SIGTERM: finish the step, write a checkpoint, exit with 75. SIGUSR1: write what
+every thread is at to standard error.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ EXIT_STOPPED = 75
 def main() -> None:
     """Run one order to its end."""
     faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -45,7 +47,7 @@ def _events_only(fd: int) -> Iterator[IO[str]]:
 
 def _train(order: dict[str, Any], out: IO[str], stop: threading.Event) -> bool:
     """Yield everything to ``out``; whether it was stopped before the end."""
-    from distill import events
+    from distill import events, memory
     from distill.errors import DistillError
 
     def say(event: events.Event) -> None:
@@ -61,26 +63,11 @@ def _train(order: dict[str, Any], out: IO[str], stop: threading.Event) -> bool:
                     return True
     except DistillError as error:
         say(events.Failed(error=error.as_json()))
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+    except (RuntimeError, MemoryError) as error:  # outside of the steps, which have their own way out
+        if not memory.ran_out(error):
             raise
-        said = str(error).partition("\n")[0] or "not even Python had any left"
-        failure = DistillError(
-            "out_of_memory",
-            f"The device is out of memory: {said}",
-            hint="Use a smaller batch_size, or a smaller student.",
-            param="/training/batch_size",
-        )
-        say(events.Failed(error=failure.as_json()))
+        say(events.Failed(error=memory.out_of_memory(error).as_json()))
     return False
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    import torch
-
-    # torch has a class for the memory of devices; of the main memory it says it in words alone.
-    words = ("can't allocate memory", "bad_alloc")
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(word in str(error) for word in words)
 
 
 def _events(order: dict[str, Any]) -> Generator[Any]:

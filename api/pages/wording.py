@@ -56,6 +56,10 @@ def _waiting(job: Job, position: int | None) -> str:
 
 
 def _running(job: Job) -> str:
+    return _under_way(job) + (f". {job.status_reason}" if job.status_reason else "")
+
+
+def _under_way(job: Job) -> str:
     if job.phase != "training":
         return _PHASES.get(job.phase or "", "Running")
     progress = progress_of(job)

@@ -213,6 +213,22 @@ def test_the_script_reads_what_the_page_shows(client: httpx.Client, running: Any
     assert (row["id"], row["sentence"]) == (running.job_id, state["sentence"])
 
 
+def test_a_degraded_job_says_so_until_a_checkpoint_is_written(client: httpx.Client, running: Any) -> None:
+    reason = "No checkpoint could be written at step 3: No space left on device."
+    running.record(events.Phase(phase="training", run="student"))
+    running.epoch(1, 0.5)
+    running.record(events.Degraded(reason=reason))
+
+    job = client.get(f"/distill/{running.job_id}").json()
+    assert (job["status"], job["status_reason"]) == ("running", reason)
+    assert client.get(f"/jobs/{running.job_id}/state.json").json()["sentence"].endswith(f". {reason}")
+    assert f"WARNING {reason}" in " ".join(client.get(f"/distill/{running.job_id}/logs").text.split())
+
+    running.record(events.Checkpoint(step=6, epoch=2, run="student"))
+    assert client.get(f"/distill/{running.job_id}").json()["status_reason"] is None
+    assert reason not in client.get(f"/jobs/{running.job_id}/state.json").json()["sentence"]
+
+
 def test_an_unknown_job_has_no_page(client: httpx.Client) -> None:
     assert client.get("/jobs/dj_nothing").status_code == 404
 

@@ -157,10 +157,10 @@ def test_a_binary_student_is_distilled_and_its_file_is_bits(
 def test_weights_behind_signs_do_not_decay(tiny_teacher: TeacherFile, tiny_dataset: Path) -> None:
     from distill.losses import label_cross_entropy
     from distill.objective import Objective
-    from distill.runs import _parameter_groups
+    from distill.optimizer import parameter_groups
 
     network = build_network("binary_resnet8", options=HALF, num_classes=4, in_channels=1)
-    decayed, spared = _parameter_groups(network, Objective(label_cross_entropy, label_part="ce"))
+    decayed, spared = parameter_groups(network, Objective(label_cross_entropy, label_part="ce"))
 
     assert spared["weight_decay"] == 0.0
     assert {id(p) for p in spared["params"]} == {id(m.weight) for m in network.modules() if isinstance(m, BinaryConv2d)}

@@ -82,6 +82,19 @@ def test_as_many_are_kept_as_asked_for(tmp_path: Path, keep: int) -> None:
     assert names(tmp_path) == [f"step-{step:012d}" for step in range(6 - keep, 6)]
 
 
+def test_named_steps_are_kept_beside_the_last_two(tmp_path: Path) -> None:
+    for step in range(1, 7):
+        checkpoint.save(tmp_path, state(step), step=step, also_keep={2, 99})
+    assert names(tmp_path) == [f"step-{step:012d}" for step in (2, 5, 6)]
+
+
+def test_the_newest_up_to_a_step_is_loaded(tmp_path: Path) -> None:
+    for step in (3, 5, 8):
+        checkpoint.save(tmp_path, state(step), step=step, keep=3)
+    found = [load_latest(tmp_path, up_to=step)[0] for step in (2, 3, 7, 8)]
+    assert [None if each is None else each["step"] for each in found] == [None, 3, 5, 8]
+
+
 def test_the_same_step_again_replaces_it(tmp_path: Path) -> None:
     save(tmp_path, 1, 2)
     checkpoint.save(tmp_path, {"step": 2, "again": True}, step=2)

@@ -16,6 +16,8 @@ SAMPLES: list[events.Event] = [
     events.Progress(run="student", epoch=1, epochs=3, step=5, total_steps=30, images_per_second=12.5),
     events.Metric(step=5, epoch=1, values={"train/loss": 0.25, "lr": 1e-05}),
     events.Log(level="warning", message="Zeile – 線"),
+    events.Alive(),
+    events.Degraded(reason="No checkpoint at step 5: No space left on device."),
     events.Checkpoint(step=5, epoch=1, run="student"),
     events.Artifact(name="student.safetensors", path="out/student-1.safetensors"),
     events.Report(report={"teacher": {"top1": 0.9, "per_class": [1.0, None]}, "baseline": None}),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from distill import plan
+from distill import events, plan
 from distill.data.augment import Augmentation
 from distill.headlines import HEADLINES
 from distill.method_specs import CEMethod, SRRLMethod, SRRLSettings
@@ -17,7 +17,8 @@ from distill.methods.srrl import SRRL
 from distill.preparation import prepare
 from distill.prepared import Prepared
 from distill.registry import build_network
-from distill.runs import Run, _EpochPlan, draw_views, learning_rate
+from distill.runs import Run, _EpochPlan, draw_views
+from distill.schedule import learning_rate
 from distill.spec import DistillSpec, NetworkOptions
 from tests.fixtures.tiny import STUDENT
 
@@ -52,7 +53,7 @@ def test_training_leaves_the_teacher_bitwise_unchanged(tiny_teacher: TeacherFile
     run = new_run(ready)
 
     list(run.train_epoch())
-    run.evaluate()
+    events.result(run.evaluate())
 
     after = ready.teacher.tap.network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)

@@ -3,17 +3,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from distill import events
 from distill.errors import RunError
 from distill.registry import build_network
 from distill.spec import NetworkOptions
 from distill.taps import Tap, linear_head
-from distill.teachers import Teacher, check_above_chance, feature_bank, freeze
+from distill.teachers import FeatureBank, Teacher, check_above_chance, feature_bank, freeze
 
 CPU = torch.device("cpu")
 N, K, V = 10, 4, 3
@@ -48,6 +50,10 @@ def view(images: Tensor) -> Callable[[Tensor, int], Tensor]:
     return lambda indices, slot: images[indices].roll(slot, dims=3)
 
 
+def bank_of(teacher: Teacher, view: Callable[[Tensor, int], Tensor], **how: Any) -> FeatureBank:
+    return events.result(feature_bank(teacher, num_images=N, num_views=V, view=view, device=CPU, **how))
+
+
 def pooled_by_hand(network: nn.Module, images: Tensor) -> Tensor:
     """The penultimate feature along the network's own layers, without any hook."""
     x = F.relu(network.get_submodule("bn1")(network.get_submodule("conv1")(prepare(images))))
@@ -75,7 +81,7 @@ def test_features_of_bf16_are_near_and_in_float32(teacher: Teacher, images: Tens
 def test_bank_holds_the_features_of_every_view(
     teacher: Teacher, network: nn.Module, view: Callable[[Tensor, int], Tensor], batch_size: int
 ) -> None:
-    kept = feature_bank(teacher, num_images=N, num_views=V, view=view, batch_size=batch_size, device=CPU)
+    kept = bank_of(teacher, view, batch_size=batch_size)
     bank = kept.values["pooled"]
 
     assert bank.shape == (N, V, 16)
@@ -88,16 +94,13 @@ def test_bank_holds_the_features_of_every_view(
 
 
 def test_bank_is_the_same_bit_for_bit_each_time(teacher: Teacher, view: Callable[[Tensor, int], Tensor]) -> None:
-    first, again = (
-        feature_bank(teacher, num_images=N, num_views=V, view=view, maps=["stage2"], batch_size=4, device=CPU).values
-        for _ in range(2)
-    )
+    first, again = (bank_of(teacher, view, maps=["stage2"], batch_size=4).values for _ in range(2))
     assert first.keys() == {"pooled", "stage2"}
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
 def test_bank_answers_as_the_teacher_does(teacher: Teacher, view: Callable[[Tensor, int], Tensor]) -> None:
-    bank = feature_bank(teacher, num_images=N, num_views=V, view=view, maps=["stage2"], device=CPU)
+    bank = bank_of(teacher, view, maps=["stage2"])
     indices, slots = torch.tensor([3, 0, 7]), torch.tensor([2, 0, 1])
     images = torch.cat([view(index[None], int(slot)) for index, slot in zip(indices, slots, strict=True)])
 
@@ -113,7 +116,7 @@ def test_asking_changes_nothing_of_the_teacher(
 ) -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
 
-    feature_bank(teacher, num_images=N, num_views=V, view=view, device=CPU)
+    bank_of(teacher, view)
     teacher.logits(teacher.features(images).pooled_BC)
 
     after = network.state_dict()

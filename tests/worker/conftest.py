@@ -35,6 +35,10 @@ _NUMBER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 REDIS = os.environ.get("LIMBECK_TEST_REDIS_URL", f"redis://127.0.0.1:6379/{15 - _NUMBER}")
 
 
+def _python_path() -> str:
+    return os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
+
+
 @dataclass
 class Stack:
     """Database and broker of a test, and the workers that it starts."""
@@ -46,7 +50,7 @@ class Stack:
             [sys.executable, "-c", "from worker.app import start_worker; start_worker()"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": _python_path()},
         )
         self.workers.append(worker)
         return worker
