@@ -82,7 +82,8 @@ class Prepared:
 
     def resolve(self, spec: DistillSpec) -> DistillSpec:
         """The spec without its last ``auto``, and with what the data made necessary."""
-        training = spec.training.model_copy(update={"precision": self.precision})
+        where = {"precision": self.precision, "device": self.material.device.type}
+        training = spec.training.model_copy(update=where)
         method = spec.method
         if isinstance(method, SRRLMethod) and method.srrl.activation == "auto":
             stages = {*(method.srrl.feature_stages or method.srrl.stages)}

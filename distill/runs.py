@@ -31,15 +31,17 @@ from distill.teachers import FeatureBank, Teacher
 
 _PROGRESS_SECONDS = 0.5
 _WINDOWS_PER_EPOCH = 4
-_PLACE = ("epoch", "position", "judged", "rate_scale", "parts", "best", "best_step")
+_PLACE = ("epoch", "position", "judged", "rate_scale", "first_loss", "parts", "best", "best_step")
 """Of a run's attributes those that are numbers, and saved."""
+_EXPLODED = 1000.0
+"""So many times its first value, or more than this where that was below 1, and a loss does not come back."""
 _MOST_PARTS = 8
 _LEAST_PART = 4
 """Images: the statistics of batch norms over fewer are worth nothing."""
 
 
 class Diverged(RunError):
-    """A loss, or an answer after an epoch, was not finite."""
+    """A loss, an answer after an epoch, or a weight was not finite, or a loss had grown beyond use."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +152,8 @@ class Run:
         self.judged = 0
         """Epochs that are done with: evaluated where they were to be, and told of."""
         self.rate_scale = 1.0
+        self.first_loss: float | None = None
+        """Mean of the first steps that were told of."""
         self.parts = 1
         """In so many parts a batch goes through the networks; more than one where memory was not enough."""
         self.best = -math.inf
@@ -271,16 +275,29 @@ class Run:
         self._sums.zero_()
         self._summed = 0
         if not all(math.isfinite(mean) for mean in means):
-            raise self.diverged("The loss")
+            raise self.diverged("The loss", "was not finite")
+        self.first_loss = means[0] if self.first_loss is None else self.first_loss
+        if means[0] > _EXPLODED * max(self.first_loss, 1.0):  # weights of such steps are of no use, finite or not
+            raise self.diverged("The loss", f"had grown from {self.first_loss:.3g} to {means[0]:.3g}")
         values = {f"{self.prefix}train/{n}": v for n, v in zip(("loss", *self.objective.parts), means, strict=True)}
         # In the last step of an epoch the count is already the next epoch's first.
         return Metric(step=self.step, epoch=self.epoch + 1, values={**values, f"{self.prefix}lr": rate})
 
-    def diverged(self, what: str) -> Diverged:
-        """The error of a run of which this is not finite now."""
+    def check_weights(self) -> None:
+        """After an epoch: running statistics can overflow while the losses stay finite.
+
+        Raises:
+            Diverged: a weight or a statistic of the network is not finite.
+        """
+        values = [value for value in self.network.state_dict().values() if value.is_floating_point()]
+        if not bool(torch.stack([value.isfinite().all() for value in values]).all()):
+            raise self.diverged("A weight", "was not finite")
+
+    def diverged(self, what: str, how: str) -> Diverged:
+        """The error of a run that cannot go on from where it is."""
         return Diverged(
             "loss_diverged",
-            f"{what} of the {self.name} was not finite near step {self.step}.",
+            f"{what} of the {self.name} {how} near step {self.step}.",
             hint="Try a lower learning_rate, or smaller weights of the losses.",
             param="/training/learning_rate",
         )

@@ -277,7 +277,7 @@ class TrainingSpec(Spec):
     views: Annotated[int, Field(ge=1, le=1024)] | Literal["auto", "fresh"] = "auto"
     """How many augmented views of each image are used; the teacher sees each once. fresh: new ones each epoch."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """auto: what the worker that takes the job has. cuda: the job waits for a worker that has it."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     baseline: bool = True

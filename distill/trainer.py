@@ -182,6 +182,7 @@ class _Job:
 
     def _judge(self, run: Run) -> Generator[events.Event]:
         """Evaluate the student after an epoch, and hand it out if it is the best so far, or the last."""
+        run.check_weights()
         score = yield from self._evaluate(run)
         if score is None:
             return
@@ -219,7 +220,7 @@ class _Job:
             return None
         score = self.prepared.task.score((yield from run.evaluate()))
         if not math.isfinite(score):
-            raise run.diverged("An answer")
+            raise run.diverged("An answer", "was not finite")
         return score
 
     def _roll_back(self, run: Run, diverged: Diverged) -> events.Log:

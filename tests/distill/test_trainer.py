@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 import distill.registry
 from distill import checkpoint, events, plan
@@ -23,6 +23,7 @@ from distill.method_specs import SRRLMethod
 from distill.methods.srrl import SRRL
 from distill.pairs import Pair
 from distill.registry import load_student
+from distill.runs import Run
 from distill.spec import DistillSpec
 from distill.trainer import Inputs, train
 from tests.fixtures.tiny import STUDENT
@@ -242,6 +243,42 @@ def test_a_loss_that_stays_bad_ends_the_run_with_the_last_good_student_kept(
         collect(train(spec(baseline=False), inputs), into=seen)
 
     assert caught.value.code == "loss_diverged"
+    assert all(t.isfinite().all() for t in weights(seen).values())
+
+
+def test_a_run_that_explodes_without_a_single_nan_is_told_to_diverge(inputs: Inputs) -> None:
+    """A step far too long: losses of 10^18 are finite, and the student of them is of no use."""
+    seen: list[events.Event] = []
+    wild = spec(baseline=False, learning_rate=10.0, method={"type": "srrl", "srrl": {"regression_weight": 1e4}})
+
+    with pytest.raises(RunError) as caught:
+        collect(train(wild, inputs), into=seen)
+
+    assert (caught.value.code, caught.value.param) == ("loss_diverged", "/training/learning_rate")
+    warnings = [e.message for e in seen if isinstance(e, events.Log) and e.level == "warning"]
+    assert len(warnings) == 2
+    assert all("had grown from" in message or "was not finite" in message for message in warnings)
+
+
+def test_a_statistic_that_overflows_is_found_after_the_epoch(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once: the run goes back and ends well."""
+    calls = itertools.count()
+    original = Run.check_weights
+
+    def spoiled(run: Run) -> None:
+        if next(calls) == 1:
+            next(
+                module for module in run.network.modules() if isinstance(module, nn.BatchNorm2d)
+            ).running_var += math.inf
+        original(run)
+
+    monkeypatch.setattr(Run, "check_weights", spoiled)
+    seen = list(train(spec(baseline=False), inputs))
+
+    warnings = [e.message for e in seen if isinstance(e, events.Log) and e.level == "warning"]
+    assert len(warnings) == 1
+    assert "A weight of the student was not finite" in warnings[0]
+    assert isinstance(seen[-1], events.Finished)
     assert all(t.isfinite().all() for t in weights(seen).values())
 
 
