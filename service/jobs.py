@@ -33,8 +33,11 @@ from service.errors import Fenced, Invalid
 from service.idempotency import digest_of, replay
 from service.intake import new_job, take_in
 from service.job_log import apply, say, state, touch
+from service.logs import logger
 from service.settings import settings
 from service.transitions import close_attempt, end, end_cancelled, end_unheard, requeue, ring, set_aside
+
+log = logger(__name__)
 
 _RUNG_AT_ONCE = 10
 _SETTLED_AT_ONCE = 100
@@ -103,8 +106,18 @@ def settle_waiting() -> int:
             .with_for_update(skip_locked=True, of=Job)
         ).all()
         for job in waiting:
-            _settle(session, job)
+            try:
+                with session.begin_nested():
+                    _settle(session, job)
+            except Exception as error:  # a fault of ours; the jobs behind this one are not to wait for ever
+                log.error("a job could not be planned", job=job.id, exc_info=error)
+                end(session, job, JobStatus.FAILED, error=_fault().as_json())
         return len(waiting)
+
+
+def _fault() -> DistillError:
+    hint = "Tell the operator the job's id, who has the worker's log."
+    return DistillError("internal_error", "The job could not be planned, by a fault of the service.", hint=hint)
 
 
 def _settle(session: Session, job: Job) -> None:

@@ -55,7 +55,7 @@ class Plan:
     @property
     def needs_bytes(self) -> int:
         """Of memory on the training device, at least; 0 while that is not known."""
-        return sum((self.memory or {}).values())
+        return sum(filter(None, (self.memory or {}).values()))
 
     @property
     def warnings(self) -> list[str]:

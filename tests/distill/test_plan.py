@@ -10,7 +10,7 @@ from distill import plan
 from distill.spec import DistillSpec, StudentSpec
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "fashion-mnist"
-LEFT_TO_THE_TRAINER = {"training.precision", "method.srrl.activation"}
+LEFT_TO_THE_TRAINER = {"training.precision", "training.device", "method.srrl.activation"}
 
 
 def spec(method: str = "srrl", **training: object) -> DistillSpec:

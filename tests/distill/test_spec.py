@@ -17,6 +17,7 @@ SHORTEST: dict[str, Any] = {
 }
 FULL: dict[str, Any] = {
     "name": "a run",
+    "priority": "high",
     "teacher": {
         "upload_id": "upl_1",
         "architecture": "wrn_40_2",
@@ -55,6 +56,7 @@ FULL: dict[str, Any] = {
         "augmentation": "crop_flip",
         "views": "fresh",
         "precision": "bf16",
+        "device": "cpu",
         "seed": 7,
         "baseline": False,
         "max_runtime_seconds": 600,
@@ -93,6 +95,7 @@ def test_shortest_request_gets_the_published_defaults() -> None:
     assert DistillSpec.model_validate_json(spec.model_dump_json()) == spec
     assert spec.model_dump(mode="json", exclude_none=True) == {
         "name": "",
+        "priority": "normal",
         "teacher": {"id": "tch_1", "options": {"width": 1.0, "stem_stride": 1}, "preprocessing": {"channels": "rgb"}},
         "student": {"architecture": "resnet8", "options": {"width": 1.0, "stem_stride": 1}},
         "dataset": {"id": "ds_1", "format": "auto"},
@@ -124,6 +127,7 @@ def test_shortest_request_gets_the_published_defaults() -> None:
             "augmentation": "auto",
             "views": "auto",
             "precision": "auto",
+            "device": "auto",
             "seed": 0,
             "baseline": True,
             "max_runtime_seconds": 14400,

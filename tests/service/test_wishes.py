@@ -13,7 +13,7 @@ from distill import events
 from distill.spec import DistillSpec
 from models import Artifact, Attempt, Job, JobEvent, OutboxMessage, db_now
 from service import database as database_module
-from service import job_views, jobs, queue_views, results, turns, wishes, workers
+from service import job_views, jobs, plans, queue_views, results, turns, wishes, workers
 from service.artifacts import store
 from service.errors import Conflict, Fenced, NotFound
 
@@ -261,3 +261,24 @@ def test_the_start_is_estimated_from_what_runs_and_what_ran(submit: Callable[...
     start = queue_views.estimated_start(turns.before(job_views.get(waiting)))
     assert start is not None
     assert 25 <= (start - job_views.get(running).created_at).total_seconds() <= 60
+
+
+def test_a_job_that_cannot_be_planned_fails_and_holds_up_no_other(
+    submit: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, sound = submit(), submit()
+    with database_module.begin() as session:
+        session.execute(update(Job).values(dispatched_at=None))
+    original = plans.fit
+    monkeypatch.setattr(
+        plans,
+        "fit",
+        lambda spec, **inputs: 1 / 0 if next(calls) == 0 else original(spec, **inputs),  # type: ignore
+    )
+    calls = iter(range(10))
+
+    assert jobs.settle_waiting() == 2
+
+    assert [status(broken), status(sound)] == ["failed", "queued"]
+    assert (job_views.get(broken).error or {})["code"] == "internal_error"
+    assert turns.next_for(CPU) == sound

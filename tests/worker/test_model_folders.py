@@ -165,12 +165,12 @@ def test_a_student_of_a_teacher_from_the_hub_is_the_next_teacher(
     client: httpx.Client, tiny_npz: Path, bars: dict[str, bytes]
 ) -> None:
     dataset = {"upload_id": upload(client, tiny_npz.read_bytes(), "dataset", "data.npz")}
-    # Long enough for a student that is above chance, as a teacher has to be.
-    rest = {"student": tiny.STUDENT, "training": {"epochs": 20, "batch_size": 16, "baseline": False}}
+    # Wide and long enough for a student that is well above chance, as a teacher has to be.
+    rest = {"student": tiny.TEACHER, "training": {"epochs": 40, "batch_size": 16, "baseline": False}}
     job = finished(client, teacher={"hub": "hf-hub:owner/bars"}, dataset=dataset, **rest)
     assert job["config"]["teacher"]["hub"] == "hf-hub:owner/bars"
     student = client.get(f"/distill/{job['id']}/student").raise_for_status().content
-    config = json.dumps({"architecture": "resnet8", "model_args": tiny.STUDENT["options"]}).encode()
+    config = json.dumps({"architecture": "resnet8", "model_args": tiny.TEACHER["options"]}).encode()
 
     by_header = upload(client, student, "teacher", "student.safetensors")
     by_config = upload(client, zipped({"config.json": config, "model.safetensors": student}), "teacher", "s.zip")
@@ -178,7 +178,7 @@ def test_a_student_of_a_teacher_from_the_hub_is_the_next_teacher(
     for upload_id in (by_header, by_config):
         teacher = prepared(client, upload_id=upload_id)
         assert (teacher["status"], teacher["error"]) == ("ready", None)
-        assert (teacher["architecture"], teacher["options"]) == ("resnet8", tiny.STUDENT["options"])
+        assert (teacher["architecture"], teacher["options"]) == ("resnet8", tiny.TEACHER["options"])
         assert teacher["report"]["normalisation"]["mean"] == pytest.approx([0.4], abs=0.2)
     again = finished(client, teacher={"id": teacher["id"]}, dataset=dataset, **rest)
     assert again["config_resolved"]["teacher"]["id"] == teacher["id"]
