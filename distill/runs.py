@@ -33,7 +33,7 @@ _PROGRESS_SECONDS = 0.5
 _WINDOWS_PER_EPOCH = 4
 _PLACE = ("epoch", "position", "judged", "rate_scale", "first_loss", "parts", "best", "best_step")
 """Of a run's attributes those that are numbers, and saved."""
-_EXPLODED = 1000.0
+_EXPLODED = 100.0
 """So many times its first value, or more than this where that was below 1, and a loss does not come back."""
 _MOST_PARTS = 8
 _LEAST_PART = 4
